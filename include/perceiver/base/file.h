@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace perceiver {
+
+/// Whole file as bytes.
+/// @throws Error(kIo) "PATH: No such file or directory"; Error(kFormat) if larger than `max_bytes`
+std::string read_file(const std::filesystem::path& path, uint64_t max_bytes);
+
+/// A file mapped read-only for as long as the object lives.
+class MappedFile {
+ public:
+  /// @throws Error(kIo) if it cannot be opened or is not a regular file
+  static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::byte* data() const { return data_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  MappedFile() = default;
+  const std::byte* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+/// Writes a file whole or not at all: a temporary beside `path`, fsync, rename, fsync of the folder.
+/// The temporary is removed when anything throws, so a full disk leaves what was there before.
+/// @param write  called with a sink; the sink throws Error(kIo) naming `path` when a write fails
+/// @throws Error(kIo)
+void write_file_atomically(const std::filesystem::path& path,
+                           const std::function<void(const std::function<void(std::string_view)>& sink)>& write);
+void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
+
+/// A unique temporary path beside `final_path` for libraries that insist on opening the file
+/// themselves. `commit()` renames it into place; the destructor removes it otherwise.
+class PendingFile {
+ public:
+  explicit PendingFile(std::filesystem::path final_path);
+  ~PendingFile();
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+  const std::filesystem::path& temporary() const { return temporary_; }
+  /// @throws Error(kIo) naming the final path
+  void commit();
+
+ private:
+  std::filesystem::path final_, temporary_;
+  bool committed_ = false;
+};
+
+}  // namespace perceiver
