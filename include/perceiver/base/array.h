@@ -9,7 +9,9 @@
 
 namespace perceiver {
 
-enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU64, kU32, kU16, kU8, kBool };
+enum class DType : uint8_t {
+  kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU64, kU32, kU16, kU8, kBool
+};
 
 /// Bytes of one element.
 int64_t dtype_size(DType dtype);
@@ -45,7 +47,8 @@ class Array {
 
   /// Views `data` kept alive by `owner` (a mapped file, a tensor). `data` may be unaligned only for
   /// one-byte dtypes; readers copy otherwise.
-  static Array view(DType dtype, std::vector<int64_t> shape, const void* data, std::shared_ptr<const void> owner);
+  static Array view(DType dtype, std::vector<int64_t> shape, const void* data,
+                    std::shared_ptr<const void> owner);
 
   /// Copies `values`; its length must match `shape`.
   template <typename T>
@@ -89,8 +92,9 @@ class Array {
   Array reshape(std::vector<int64_t> shape) const;
   /// Rows [begin, end) of dimension 0, sharing memory.
   Array rows(int64_t begin, int64_t end) const;
-  /// Converted copy (itself when the dtype already matches). Float to int truncates toward zero;
-  /// to half and bfloat16 rounds to nearest even; to bool is `!= 0`.
+  /// Converted copy (itself when the dtype already matches). Float to int truncates toward zero,
+  /// saturates out of range and makes NaN 0; to half and bfloat16 rounds once, to nearest even;
+  /// to bool is `!= 0`; int to narrower int wraps.
   Array to(DType dtype) const;
 
  private:

@@ -32,18 +32,21 @@ class MappedFile {
   uint64_t size_ = 0;
 };
 
-/// Writes a file whole or not at all: a temporary beside `path`, fsync, rename, fsync of the folder.
+/// Writes a file whole or not at all: temporary beside `path`, fsync, rename, fsync of the folder.
 /// The temporary is removed when anything throws, so a full disk leaves what was there before.
 /// @param write  called with a sink; the sink throws Error(kIo) naming `path` when a write fails
 /// @throws Error(kIo)
-void write_file_atomically(const std::filesystem::path& path,
-                           const std::function<void(const std::function<void(std::string_view)>& sink)>& write);
+void write_file_atomically(
+    const std::filesystem::path& path,
+    const std::function<void(const std::function<void(std::string_view)>& sink)>& write);
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
 
 /// A unique temporary path beside `final_path` for libraries that insist on opening the file
-/// themselves. `commit()` renames it into place; the destructor removes it otherwise.
+/// themselves. `commit()` renames it into place; the destructor removes it otherwise. Devices and
+/// pipes (/dev/null) are their own temporary.
 class PendingFile {
  public:
+  /// Creates the temporary, empty. @throws Error(kIo) naming the final path
   explicit PendingFile(std::filesystem::path final_path);
   ~PendingFile();
   PendingFile(const PendingFile&) = delete;
@@ -53,7 +56,9 @@ class PendingFile {
   void commit();
 
  private:
-  std::filesystem::path final_, temporary_;
+  std::filesystem::path given_;   // as the caller wrote it, for messages
+  std::filesystem::path target_;  // with a symbolic link resolved
+  std::filesystem::path temporary_;
   bool committed_ = false;
 };
 

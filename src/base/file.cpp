@@ -1,0 +1,245 @@
+#include "perceiver/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+
+namespace perceiver {
+namespace fs = std::filesystem;
+namespace {
+
+std::string named(const fs::path& path) { return printable(path.native(), 1024); }
+
+[[noreturn]] void throw_io(const fs::path& path, int error, const char* what = "") {
+  throw Error(ErrorCode::kIo, cat(named(path), ": ", what, std::generic_category().message(error)));
+}
+
+constexpr const char* kCannotWrite = "cannot write: ";
+
+// An open descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) {
+      ::close(fd_);
+    }
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+  bool valid() const { return fd_ >= 0; }
+  // Network file systems report a failed write only here.
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+void write_all(int fd, std::string_view bytes, const fs::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(fd, bytes.data(), std::min<size_t>(bytes.size(), 1u << 30));
+    if (written < 0 && errno == EINTR) {
+      continue;
+    }
+    if (written < 0) {
+      throw_io(path, errno, kCannotWrite);
+    }
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+void sync_file(const fs::path& file, const fs::path& final_path) {
+  const Descriptor descriptor(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!descriptor.valid() || ::fsync(descriptor.get()) != 0) {
+    throw_io(final_path, errno, kCannotWrite);
+  }
+}
+
+// Best effort: the file is already in place, and some file systems cannot sync a folder.
+void sync_folder_of(const fs::path& path) {
+  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const Descriptor descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.valid()) {
+    ::fsync(descriptor.get());
+  }
+}
+
+// Devices and pipes (/dev/stdout, /dev/null) cannot be renamed over and are written in place.
+bool written_in_place(const fs::path& path) {
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  return status.type() == fs::file_type::character || status.type() == fs::file_type::fifo ||
+         status.type() == fs::file_type::socket || status.type() == fs::file_type::block;
+}
+
+// The extension stays last, because libraries choose a file format by it.
+fs::path temporary_beside(const fs::path& path) {
+  static std::atomic<uint64_t> counter{0};
+  constexpr size_t kLongestTail = 128;
+  std::string tail = path.filename().string();
+  if (tail.size() > kLongestTail) {
+    tail = tail.substr(tail.size() - kLongestTail);
+  }
+  return path.parent_path() / cat(".tmp-", ::getpid(), "-", counter++, "-", tail);
+}
+
+void create_exclusively(const fs::path& temporary, const fs::path& target, const fs::path& given) {
+  struct stat existing {};
+  const bool replaces = ::stat(target.c_str(), &existing) == 0;
+  if (replaces && S_ISDIR(existing.st_mode)) {
+    throw_io(given, EISDIR, kCannotWrite);
+  }
+  Descriptor descriptor(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+  if (!descriptor.valid()) {
+    throw_io(given, errno, kCannotWrite);
+  }
+  if (replaces) {  // keep the permissions of what is replaced; not every file system can
+    static_cast<void>(::fchmod(descriptor.get(), existing.st_mode & 07777));
+  }
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path, uint64_t max_bytes) {
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat status {};
+  if (!descriptor.valid() || ::fstat(descriptor.get(), &status) != 0) {
+    throw_io(path, errno);
+  }
+  const auto too_large = [&] {
+    return Error(ErrorCode::kFormat,
+                 cat(named(path), ": larger than the ", max_bytes, " bytes allowed"));
+  };
+  std::string contents;
+  if (S_ISREG(status.st_mode)) {
+    if (static_cast<uint64_t>(status.st_size) > max_bytes) {
+      throw too_large();
+    }
+    contents.reserve(static_cast<size_t>(status.st_size));
+  }
+  char buffer[1 << 16];
+  while (true) {
+    const ssize_t got = ::read(descriptor.get(), buffer, sizeof buffer);
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      throw_io(path, errno);
+    }
+    if (got == 0) {
+      return contents;
+    }
+    if (static_cast<uint64_t>(got) > max_bytes - contents.size()) {
+      throw too_large();
+    }
+    contents.append(buffer, static_cast<size_t>(got));
+  }
+}
+
+std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
+  // O_NONBLOCK: opening a pipe must fail below instead of waiting for a writer.
+  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat status {};
+  if (!descriptor.valid() || ::fstat(descriptor.get(), &status) != 0) {
+    throw_io(path, errno);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(ErrorCode::kIo, cat(named(path), S_ISDIR(status.st_mode)
+                                                     ? ": is a folder, not a file"
+                                                     : ": not a regular file"));
+  }
+  std::shared_ptr<MappedFile> file(new MappedFile);
+  file->size_ = static_cast<uint64_t>(status.st_size);
+  if (file->size_ > 0) {
+    void* mapping = ::mmap(nullptr, file->size_, PROT_READ, MAP_PRIVATE, descriptor.get(), 0);
+    if (mapping == MAP_FAILED) {
+      file->size_ = 0;
+      throw_io(path, errno);
+    }
+    file->data_ = static_cast<const std::byte*>(mapping);
+  }
+  return file;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) {
+    ::munmap(const_cast<std::byte*>(data_), size_);
+  }
+}
+
+PendingFile::PendingFile(fs::path final_path) : given_(std::move(final_path)), target_(given_) {
+  std::error_code ignored;
+  if (written_in_place(given_)) {
+    temporary_ = given_;
+    return;
+  }
+  if (fs::is_symlink(given_, ignored)) {  // write what the link points to, keep the link
+    const fs::path resolved = fs::weakly_canonical(given_, ignored);
+    target_ = ignored ? given_ : resolved;
+  }
+  temporary_ = temporary_beside(target_);
+  create_exclusively(temporary_, target_, given_);
+}
+
+PendingFile::~PendingFile() {
+  if (!committed_ && temporary_ != target_) {
+    std::error_code ignored;
+    fs::remove(temporary_, ignored);
+  }
+}
+
+void PendingFile::commit() {
+  if (temporary_ != target_) {
+    sync_file(temporary_, given_);
+    if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
+      throw_io(given_, errno, kCannotWrite);
+    }
+    sync_folder_of(target_);
+  }
+  committed_ = true;
+}
+
+void write_file_atomically(
+    const fs::path& path,
+    const std::function<void(const std::function<void(std::string_view)>& sink)>& write) {
+  PendingFile pending(path);
+  Descriptor descriptor(::open(pending.temporary().c_str(), O_WRONLY | O_CLOEXEC));
+  if (!descriptor.valid()) {
+    throw_io(path, errno, kCannotWrite);
+  }
+  constexpr size_t kBuffer = 1 << 18;
+  std::string buffer;
+  write([&](std::string_view bytes) {
+    if (buffer.size() + bytes.size() >= kBuffer) {
+      write_all(descriptor.get(), buffer, path);
+      buffer.clear();
+    }
+    if (bytes.size() >= kBuffer) {
+      write_all(descriptor.get(), bytes, path);
+    } else {
+      buffer.append(bytes);
+    }
+  });
+  write_all(descriptor.get(), buffer, path);
+  if (descriptor.close() != 0) {
+    throw_io(path, errno, kCannotWrite);
+  }
+  pending.commit();
+}
+
+void write_file_atomically(const fs::path& path, std::string_view contents) {
+  write_file_atomically(path, [&](const auto& sink) { sink(contents); });
+}
+
+}  // namespace perceiver
