@@ -1,0 +1,24 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "perceiver/base/array.h"
+#include "perceiver/tokens/engine.h"
+
+namespace perceiver::nn {
+
+struct EngineOptions {
+  DType dtype = DType::kF32;   ///< kF32, kF64 or kBF16: of weights and arithmetic
+  DType tables = DType::kF32;  ///< kF64: Fourier tables computed exactly, then cast to `dtype`
+  std::string device = "cpu";  ///< "cpu", "cuda", "cuda:1"
+  int num_threads = 0;         ///< 0 = leave LibTorch's setting
+};
+
+/// The reference engine: plain LibTorch in the textbook order.
+/// @param weights  our names (parameter_table); checked
+/// @throws Error(kFormat) from check_parameters, Error(kArgument) for an unusable device
+std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weights,
+                                    const EngineOptions& options = {});
+
+}  // namespace perceiver::nn

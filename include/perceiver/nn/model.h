@@ -1,0 +1,92 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "perceiver/base/array.h"
+#include "perceiver/nn/parameters.h"
+#include "perceiver/spec/model_shape.h"
+#include "perceiver/spec/model_spec.h"
+#include "perceiver/tokens/engine.h"
+#include "perceiver/tokens/token_array.h"
+
+namespace perceiver::nn {
+
+using TensorMap = std::map<std::string, at::Tensor>;
+using TokenSegment = tokens::TokenSegment<at::Tensor>;
+using TokenArray = tokens::TokenArray<at::Tensor>;
+
+/// ModelInputs as tensors (same names, shapes and meaning).
+struct TensorInputs {
+  TensorMap arrays;
+  TensorMap masks;
+};
+
+/// OutputRequest as tensors.
+struct TensorRequest {
+  std::vector<std::string> only;
+  std::map<std::string, std::vector<int64_t>> points;
+  TensorMap queries;
+  TensorMap query_masks;
+  int64_t rows_per_block = 0;
+  ProgressFn progress;
+};
+
+/// Intermediate tensors; keys as in perceiver::Trace.
+struct TensorTrace {
+  bool attention = false;
+  TensorMap tensors;
+};
+
+struct ModelOptions {
+  at::ScalarType dtype = at::kFloat;
+  DType tables = DType::kF32;  ///< see EngineOptions
+  at::Device device = at::kCPU;
+};
+
+/// The differentiable reference model: plain LibTorch, textbook order, any ModelSpec.
+/// Gradients flow to every trainable parameter and to floating-point inputs. In inference (no grad
+/// mode) large intermediate results are freed as early as possible and scores are made in tiles.
+class Model {
+ public:
+  /// @throws Error(kArgument) as validate() does, Error(kFormat) as check_parameters() does
+  Model(const ModelSpec& spec, const ArrayMap& weights, const ModelOptions& options = {});
+
+  const ModelSpec& spec() const { return spec_; }
+  const ModelShape& shape() const { return shape_; }
+  /// Weights and batch-norm statistics, by our names.
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  /// Training mode: dropout is active, batch norm uses and updates batch statistics.
+  void set_training(bool on) { training_ = on; }
+  bool training() const { return training_; }
+
+  /// Modality data -> token array, weights of the stems included.
+  /// @throws Error(kShape) naming the modality, the expected and the given shape
+  TokenArray preprocess(const TensorInputs& inputs);
+  /// [B, M, C], the dense view.
+  at::Tensor dense(const TokenArray& tokens) const;
+
+  /// Encoder and processor. @return latents [B, N, D]
+  at::Tensor encode(const TokenArray& tokens, TensorTrace* trace = nullptr);
+  /// Decoder, heads and output shapes. `tokens` serve queries made of inputs; may be empty otherwise.
+  TensorMap decode(const at::Tensor& latents, const TokenArray& tokens, const TensorRequest& request,
+                   TensorTrace* trace = nullptr);
+
+  TensorMap forward(const TensorInputs& inputs, const TensorRequest& request = {},
+                    TensorTrace* trace = nullptr);
+
+ private:
+  ModelSpec spec_;
+  ModelShape shape_;
+  ModelOptions options_;
+  Parameters parameters_;
+  bool training_ = false;
+};
+
+}  // namespace perceiver::nn
