@@ -24,7 +24,8 @@ struct TokenShape {
 struct QueryShape {
   std::string name;
   int64_t rows = 0;            ///< of the whole grid; 0 when only the caller knows
-  int64_t query_channels = 0;  ///< before padding
+  int64_t query_channels = 0;  ///< before padding; kInputTokens: the token's whole width, its
+                               ///< modality vector included; projection decoder: 0
   int64_t padding_channels = 0;
 };
 

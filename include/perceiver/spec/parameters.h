@@ -27,7 +27,11 @@
 //   decoder.final.{weight,bias}
 //   outputs.<m>.query.table, .query.extra.<i>.*, .query.projection.*, outputs.<m>.padding
 //   outputs.<m>.head.{weight,bias}                      linear, tied embedding: .bias only
-//   outputs.<m>.head.<i>.{weight,bias}                  mlp and convolution stacks
+//   outputs.<m>.head.<i>.{weight,bias}                  mlp: 0 to E, 1 to head_channels
+//                                                       conv upsample: [in, out, 4, 4(, 4)] as
+//                                                       LibTorch keeps transposed convolutions
+//                                                       convex upsample: 0 the coarse field, 1 the
+//                                                       9 * factors weights, neighbour-major
 // <A>: norm_queries, norm_inputs (cross only), query, key, value, output, norm_mlp, mlp_in, mlp_out,
 //      each .weight and .bias
 
