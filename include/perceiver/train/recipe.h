@@ -1,0 +1,145 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perceiver/base/array.h"
+#include "perceiver/base/json.h"
+#include "perceiver/spec/model_spec.h"
+#include "perceiver/spec/parameters.h"
+
+// A recipe is one JSON file that says everything a training run depends on. docs/training.md lists
+// its keys; every key is checked before the first step and an unknown one is an error.
+
+namespace perceiver::train {
+
+enum class TaskKind {
+  kImageClassification,    ///< one grid input [H, W, c], one output [B, classes]
+  kMaskedLanguageModel,    ///< one text input, one output [B, T, vocab]
+  kSeriesClassification,   ///< one grid input [T, c] of generated series, one output [B, classes]
+};
+
+enum class OptimiserKind { kAdamW, kLamb };
+
+struct OptimiserSpec {
+  OptimiserKind kind = OptimiserKind::kAdamW;
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-6;
+  double weight_decay = 0;  ///< not on biases, LayerNorm and batch norm
+  double clip_norm = 0;     ///< of all gradients together; 0 = no clipping
+};
+
+enum class ScheduleKind {
+  kConstant,
+  kCosine,          ///< half a cosine from 1 to end_fraction
+  kConstantCosine,  ///< 1 for `constant_fraction` of the steps, then the cosine
+};
+
+struct ScheduleSpec {
+  ScheduleKind kind = ScheduleKind::kCosine;
+  int64_t warmup_steps = 0;        ///< rises linearly to 1 first; part of the run's steps
+  double constant_fraction = 0.5;  ///< kConstantCosine
+  double end_fraction = 0;
+};
+
+/// How the weights start.
+struct InitSpec {
+  InitScheme scheme = InitScheme::kDeepMind;
+  double initializer_range = 0.02;      ///< InitScheme::kTransformers
+  double embedding_scale = 1;           ///< factor on token embeddings
+  bool sinusoidal_positions = false;    ///< trainable position tables start as waves, not as noise
+  double position_scale = 1;            ///< factor on trainable position tables of inputs and queries
+};
+
+/// Small random changes of training pictures; each is drawn uniformly from [-max, max].
+struct AugmentSpec {
+  double shift = 0;     ///< pixels, each axis
+  double rotation = 0;  ///< degrees
+  double scale = 0;     ///< fraction: 0.1 = 0.9 to 1.1, each axis
+  double shear = 0;     ///< fraction
+};
+
+/// Pictures and labels as IDX files (optionally gzip), MNIST's format.
+struct ImageDataSpec {
+  std::filesystem::path train_images, train_labels, test_images, test_labels;
+  AugmentSpec augment;
+};
+
+struct TextFile {
+  std::filesystem::path path;
+  std::string begin_after;  ///< the text begins after the line that holds this; empty = at the start
+  std::string end_before;   ///< and ends before the line that holds this
+};
+
+/// Plain text. A byte order mark is dropped and CR LF becomes LF. The last `held_out` of every file
+/// is never trained on.
+struct TextDataSpec {
+  std::vector<TextFile> files;
+  double held_out = 0.05;
+  double short_fraction = 0;   ///< of the windows get a random length...
+  int64_t short_minimum = 16;  ///< ...of at least so many bytes
+};
+
+/// What is hidden from a masked language model. The weights say how often an example is masked in
+/// which way; they need not sum to 1.
+struct MaskingSpec {
+  double rate = 0.15;       ///< expected share of hidden bytes (of words, for kWords)
+  double byte_weight = 0;   ///< single bytes, independently
+  double word_weight = 1;   ///< whole whitespace-delimited words, independently (the paper's way)
+  double span_weight = 0;   ///< runs of bytes of geometric length
+  double span_length = 5;   ///< their mean
+};
+
+/// Generated multichannel series: each class is a mixture of waves of its own, with noise.
+struct SeriesDataSpec {
+  int64_t train_examples = 4096;
+  int64_t test_examples = 512;
+  double noise = 0.5;
+};
+
+struct Recipe {
+  std::string name;
+  std::string description;
+  std::filesystem::path path;  ///< where it was read
+  Json source;                 ///< what was read, overrides applied
+  ModelSpec model;
+  TaskKind task = TaskKind::kImageClassification;
+  InitSpec init;
+  ImageDataSpec images;
+  TextDataSpec text;
+  SeriesDataSpec series;
+  MaskingSpec masking;
+  double label_smoothing = 0;
+  OptimiserSpec optimiser;
+  ScheduleSpec schedule;
+  int64_t batch_size = 0;
+  int64_t steps = 0;
+  uint64_t seed = 0;
+  int64_t evaluate_every = 0;    ///< steps; 0 = at the end only
+  int64_t evaluate_limit = 0;    ///< test examples used while training; 0 = all
+  int64_t checkpoint_every = 0;  ///< steps; 0 = at the end only
+  DType save_dtype = DType::kF32;
+  std::optional<Json> preprocessor;  ///< becomes preprocessor_config.json; images: mean and deviation
+};
+
+struct RecipeOptions {
+  std::filesystem::path data;  ///< folder of relative data paths; empty = the recipe's own
+  std::vector<std::pair<std::string, std::string>> overrides;  ///< {"optimiser.learning_rate", "1e-3"}
+};
+
+/// Reads and checks a recipe. Data files must exist; they are not read yet.
+/// @throws Error(kIo), Error(kFormat) for wrong JSON, an unknown key (with the nearest known one) or
+///         a value of the wrong type, Error(kArgument) for an impossible value
+Recipe read_recipe(const std::filesystem::path& path, const RecipeOptions& options = {});
+/// The same from parsed JSON. @param path  for messages and relative paths
+Recipe recipe_from_json(Json json, const std::filesystem::path& path,
+                        const RecipeOptions& options = {});
+
+}  // namespace perceiver::train

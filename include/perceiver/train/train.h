@@ -1,0 +1,77 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "perceiver/base/progress.h"
+#include "perceiver/train/recipe.h"
+
+namespace perceiver::train {
+
+/// Measured values by name, in a fixed order: {"accuracy", 0.98}, ...
+using Metrics = std::vector<std::pair<std::string, double>>;
+
+/// One line of the run's history.
+struct StepRecord {
+  int64_t step = 0;        ///< steps finished
+  int64_t steps = 0;       ///< of the whole run
+  double loss = 0;         ///< of this step's batch, as trained (nats)
+  double mean_loss = 0;    ///< moving average over about the last 50 steps
+  double learning_rate = 0;
+  double gradient_norm = 0;       ///< before clipping
+  double examples_per_second = 0; ///< since the run (or its resumption) began, evaluation excluded
+  double seconds = 0;             ///< since then, everything included
+  Metrics metrics;                ///< filled on steps that evaluated
+};
+
+struct TrainOptions {
+  std::filesystem::path out;  ///< becomes a model folder, with `training/` inside for the run itself
+  bool resume = false;        ///< continue from `out`/training/checkpoint.safetensors
+  int num_threads = 0;        ///< 0 = LibTorch's choice
+  std::function<void(const StepRecord&)> on_step;
+  ProgressFn progress;                        ///< reading data, evaluating
+  const std::atomic<bool>* stop = nullptr;    ///< set from a signal handler: save and leave
+};
+
+struct TrainResult {
+  int64_t steps = 0;     ///< finished
+  bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, the model is not
+  double loss = 0;       ///< moving average at the end
+  double seconds = 0;
+  Metrics metrics;       ///< of the model as saved, on the whole test part
+};
+
+/// Trains `recipe` and writes:
+///   out/                              the model folder (tasks::save_bundle), when all steps are done
+///   out/training/checkpoint.safetensors  weights, optimiser state, step: enough to go on exactly
+///   out/training/recipe.json          the recipe as run
+///   out/training/log.jsonl            one line per logged step
+/// Batches, masks and augmentation are functions of (seed, step) alone, so a resumed run equals an
+/// uninterrupted one bit for bit on the same machine and thread count.
+/// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model;
+///         Error(kFormat) for a checkpoint of another recipe;
+///         Error(kArgument) naming the step when the loss is not finite (the checkpoint stays)
+TrainResult train(const Recipe& recipe, const TrainOptions& options);
+
+struct EvalOptions {
+  int64_t limit = 0;  ///< test examples; 0 = all
+  int num_threads = 0;
+  ProgressFn progress;
+};
+
+struct EvalResult {
+  int64_t examples = 0;
+  Metrics metrics;
+};
+
+/// Measures a saved model on the recipe's test part (held-out text, test images).
+/// @throws Error(kArgument) when the model's input or output does not fit the recipe's task
+EvalResult evaluate(const Recipe& recipe, const std::filesystem::path& model,
+                    const EvalOptions& options = {});
+
+}  // namespace perceiver::train
