@@ -2,8 +2,10 @@
 
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "perceiver/base/array.h"
 #include "perceiver/base/json.h"
@@ -14,7 +16,7 @@
 //   config.json               transformers' layout, when transformers has a class for the model
 //   spec.json                 our layout, for every other model (weights then carry our names)
 //   model.safetensors         or pytorch_model.bin, or shards with an index
-//   preprocessor_config.json  images only
+//   preprocessor_config.json  how raw pictures (or text) become inputs; optional
 
 namespace perceiver::tasks {
 
@@ -31,10 +33,19 @@ Bundle load_bundle(const std::filesystem::path& path);
 /// The description alone, without reading weights.
 ModelSpec load_spec(const std::filesystem::path& path);
 
-/// Writes a folder: transformers' layout where it can express the spec, ours otherwise.
-/// Every file appears whole or not at all. @throws Error(kIo)
-void save_bundle(const Bundle& bundle, const std::filesystem::path& folder);
+enum class Layout {
+  kAuto,          ///< transformers' where it can express the spec, ours otherwise
+  kOurs,          ///< spec.json
+  kTransformers,  ///< config.json; an error where transformers has no class for the spec
+};
 
+/// Writes a folder: transformers' layout where it can express the spec, ours otherwise. A new folder
+/// appears complete or not at all; in an existing one every file is replaced whole, its description
+/// last. @throws Error(kIo); Error(kUnsupported) for Layout::kTransformers where it has no class
+void save_bundle(const Bundle& bundle, const std::filesystem::path& folder,
+                 Layout layout = Layout::kAuto);
+
+/// What a run is to use. Values are checked by make_engine().
 struct EngineChoice {
   std::string engine = "auto";     ///< auto | nn
   std::string precision = "fp32";  ///< fp32 | fp64 | bf16
@@ -43,5 +54,23 @@ struct EngineChoice {
 };
 /// @throws Error(kArgument) for an unknown or absent engine
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineChoice& choice = {});
+
+/// A model ready to answer. The bundle's weights are dropped: the engine holds them.
+struct Model {
+  Bundle bundle;
+  std::unique_ptr<Engine> engine;
+  double load_seconds = 0;
+};
+/// load_bundle and make_engine.
+Model open_model(const std::filesystem::path& path, const EngineChoice& choice = {});
+
+/// Whether an answer could be written to `path`, found out before long work: its folder exists and
+/// takes new files, and it is no folder itself. @throws Error(kIo) naming `path`
+void require_writable(const std::filesystem::path& path);
+/// The same for a model folder that may not exist yet; its parent must.
+void require_writable_folder(const std::filesystem::path& path);
+
+/// Multiply-add throughput of one large float32 matrix product, in FLOP/s: the yardstick for a run's.
+double measure_gemm_peak(int num_threads);
 
 }  // namespace perceiver::tasks
