@@ -24,6 +24,7 @@ using TokenArray = tokens::TokenArray<at::Tensor>;
 struct TensorInputs {
   TensorMap arrays;
   TensorMap masks;
+  TensorMap replaced;
 };
 
 /// OutputRequest as tensors.

@@ -168,12 +168,18 @@ enum class MaskedRows {
   kMean,  ///< transformers: it gets the plain mean of the values
 };
 
+enum class BatchNormAverage {
+  kZeroDebiased,  ///< DeepMind: Adam-style debiased averages of mean and biased variance
+  kPlain,         ///< PyTorch: plain exponential average, unbiased variance
+};
+
 /// Every place where the two originals differ (deepmind_checkpoint.md section 4), one switch each.
 struct Compatibility {
   Activation activation = Activation::kGeluErf;
   ConvPadding conv_padding = ConvPadding::kSame;
   MaskedRows masked_rows = MaskedRows::kZero;
   bool decoder_uses_query_mask = true;  ///< transformers takes a mask there and ignores it
+  BatchNormAverage batch_norm_average = BatchNormAverage::kZeroDebiased;  ///< training of conv stems
   double layer_norm_eps = 1e-5;         ///< both; transformers' config key of that name is never read
   double attention_dropout = 0;         ///< training: on the softmax result
   double dropout = 0;                   ///< training: after each attention and MLP (DeepMind's place)

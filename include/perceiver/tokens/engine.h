@@ -19,6 +19,9 @@ namespace perceiver {
 struct ModelInputs {
   ArrayMap arrays;
   ArrayMap masks;  ///< BOOL [B, M_m], true = attend; an absent name means every token counts
+  /// BOOL [B, M_m]: tokens that the learned mask token replaces, instead of a draw with the input's
+  /// mask_probability.
+  ArrayMap replaced;
 };
 
 /// What is asked of the decoder. By default every row of every output.

@@ -21,6 +21,7 @@ struct TokenSegment {
   Tensor content;                                 ///< [B, M_m, Cc]; undefined when there is none
   std::optional<SeparablePositions> separable;    ///< Fourier on a grid
   Tensor positions;                               ///< else [M_m, P] or [B, M_m, P]; undefined when none
+  bool add_positions = false;                     ///< positions are added to the content, not appended
   Tensor constant;                                ///< [1, W] channels every token shares; undefined when none
   Tensor mask;                                    ///< [B, M_m] bool, true = attend; undefined = all
   /// Learned token [1, C] that stands in for some tokens, and which: [B, M_m] bool.

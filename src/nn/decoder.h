@@ -1,0 +1,60 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "nn/stems.h"
+#include "perceiver/nn/model.h"
+
+// Output queries and what follows a decoded row.
+
+namespace perceiver::nn {
+
+/// The queries of one output, made block by block so that a huge output never needs them all at once.
+class QueryRows {
+ public:
+  /// @param tokens  the inputs, for queries made of them
+  /// @throws Error(kArgument), Error(kShape) naming the output and both values
+  QueryRows(const StemContext& context, const OutputSpec& output, const TokenArray& tokens,
+            const TensorRequest& request, int64_t batch);
+
+  int64_t count() const { return count_; }
+  /// Whether every row of the output grid is asked for, in order.
+  bool whole() const { return whole_; }
+  /// Grid of the rows when whole: the output's, or the tokens' when queries are inputs.
+  const std::vector<int64_t>& grid() const { return grid_; }
+  /// [B, end - begin, E], padding included.
+  at::Tensor block(int64_t begin, int64_t end) const;
+  /// [B, end - begin] bool, or undefined.
+  at::Tensor mask(int64_t begin, int64_t end) const;
+
+ private:
+  void find_rows(const TokenArray& tokens, const TensorRequest& request);
+  void find_source(const TokenArray& tokens, const TensorRequest& request);
+  std::vector<int64_t> indices(int64_t begin, int64_t end) const;
+  /// Rows of a [n, w] or [B, n, w] tensor at `indices`.
+  at::Tensor select_rows(const at::Tensor& rows, int64_t begin, int64_t end) const;
+  at::Tensor positions(int64_t begin, int64_t end) const;
+
+  const StemContext& context_;
+  const OutputSpec& output_;
+  int64_t batch_;
+  int64_t count_ = 0;
+  bool whole_ = true;
+  std::vector<int64_t> grid_;
+  std::vector<int64_t> points_;  ///< when not whole
+  at::Tensor source_;            ///< learned table, input rows, caller's queries or coordinates
+  at::Tensor content_;           ///< input content to put in front (concat_input)
+  at::Tensor mask_;
+  std::optional<tokens::SeparablePositions> fourier_;
+};
+
+/// Final linear and per-row head: [B, rows, E] -> [B, rows, c]. Heads that need the grid come after.
+at::Tensor project_rows(const StemContext& context, const OutputSpec& output, at::Tensor rows);
+
+/// Grid heads, divisor and the shape the output promises.
+/// @param rows  [B, O, c]
+at::Tensor shape_output(const StemContext& context, const OutputSpec& output, const QueryRows& queries, at::Tensor rows);
+
+}  // namespace perceiver::nn

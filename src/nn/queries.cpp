@@ -1,0 +1,163 @@
+#include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+
+#include <numeric>
+
+#include "nn/decoder.h"
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "perceiver/nn/tensor.h"
+
+namespace perceiver::nn {
+namespace {
+
+template <typename... Parts>
+[[noreturn]] void fail(ErrorCode code, const OutputSpec& output, const Parts&... parts) {
+  throw Error(code, cat("[output ", output.name, "] ", parts...));
+}
+
+const TokenSegment& find_segment(const TokenArray& tokens, const OutputSpec& output) {
+  for (const TokenSegment& segment : tokens.segments) {
+    if (segment.modality == output.of_input) {
+      return segment;
+    }
+  }
+  fail(ErrorCode::kArgument, output, "needs the tokens of input ", output.of_input, ", which were not given");
+}
+
+bool caller_gives_rows(const OutputSpec& output) {
+  return output.query == QueryKind::kCaller || output.query == QueryKind::kCoordinates;
+}
+
+bool rows_are_inputs(const OutputSpec& output) {
+  return output.query == QueryKind::kInputTokens || output.query == QueryKind::kInputContent;
+}
+
+/// Outputs tied to a text are as long as the text, not as its table.
+bool follows_text(const ModelSpec& spec, const OutputSpec& output) {
+  return output.query == QueryKind::kLearned && output.head == HeadKind::kTiedEmbedding &&
+         spec.input(output.of_input).kind == InputKind::kText;
+}
+
+}  // namespace
+
+QueryRows::QueryRows(const StemContext& context, const OutputSpec& output, const TokenArray& tokens,
+                     const TensorRequest& request, int64_t batch)
+    : context_(context), output_(output), batch_(batch) {
+  find_source(tokens, request);
+  find_rows(tokens, request);
+  const auto mask = request.query_masks.find(output.name);
+  if (mask != request.query_masks.end() && context.spec.compatibility.decoder_uses_query_mask) {
+    mask_ = mask->second.to(context.options.device(), at::kBool);
+    if (mask_.sizes() != at::IntArrayRef({batch_, count_})) {
+      fail(ErrorCode::kShape, output, "query mask must be ", shape_string({batch_, count_}), ", got ",
+           shape_string(mask_.sizes().vec()));
+    }
+  }
+}
+
+void QueryRows::find_source(const TokenArray& tokens, const TensorRequest& request) {
+  const std::string prefix = cat("outputs.", output_.name, ".query");
+  if (output_.concat_input) {
+    content_ = find_segment(tokens, output_).content;
+  }
+  if (output_.query == QueryKind::kLearned) {
+    source_ = position_linears(context_.parameters, prefix, output_.position, context_.parameters.at(prefix + ".table"));
+  } else if (output_.query == QueryKind::kInputTokens) {
+    source_ = positioned(find_segment(tokens, output_));
+  } else if (output_.query == QueryKind::kInputContent) {
+    source_ = find_segment(tokens, output_).content;
+  } else if (caller_gives_rows(output_)) {
+    const auto given = request.queries.find(output_.name);
+    const bool coordinates = output_.query == QueryKind::kCoordinates;
+    const int64_t width = coordinates ? static_cast<int64_t>(output_.index_dims.size()) : output_.channels;
+    if (given == request.queries.end()) {
+      fail(ErrorCode::kArgument, output_, "needs ", coordinates ? "coordinates" : "queries", " [B, O, ", width, "] from the caller");
+    }
+    source_ = given->second.to(context_.options);
+    if (source_.dim() != 3 || source_.size(0) != batch_ || source_.size(2) != width) {
+      fail(ErrorCode::kShape, output_, coordinates ? "coordinates" : "queries", " must be [", batch_, ", O, ", width,
+           "], got ", shape_string(source_.sizes().vec()));
+    }
+    if (coordinates) {
+      source_ = position_linears(context_.parameters, prefix, output_.position, fourier_features(output_.position, source_));
+    }
+  }
+}
+
+void QueryRows::find_rows(const TokenArray& tokens, const TensorRequest& request) {
+  grid_ = output_.index_dims;
+  if (rows_are_inputs(output_)) {
+    grid_ = find_segment(tokens, output_).index_dims;
+  } else if (caller_gives_rows(output_)) {
+    grid_ = {source_.size(1)};
+  }
+  const int64_t rows = element_count(grid_);
+  count_ = rows;
+  const auto asked = request.points.find(output_.name);
+  if (asked != request.points.end()) {
+    whole_ = false;
+    points_ = asked->second;
+    for (const int64_t point : points_) {
+      if (point < 0 || point >= rows) {
+        fail(ErrorCode::kArgument, output_, "row ", point, " was asked for, but there are ", rows);
+      }
+    }
+    count_ = static_cast<int64_t>(points_.size());
+  } else if (follows_text(context_.spec, output_) && !tokens.segments.empty()) {
+    count_ = find_segment(tokens, output_).tokens;
+    grid_ = {count_};
+  }
+  if (output_.query == QueryKind::kFourier) {
+    const AxisGrid axis = whole_ ? output_.whole_grid : AxisGrid::kHalfOpen;
+    fourier_ = tokens::fourier_grid(output_.position, output_.index_dims, axis, context_.tables);
+  }
+}
+
+std::vector<int64_t> QueryRows::indices(int64_t begin, int64_t end) const {
+  if (!whole_) {
+    return {points_.begin() + begin, points_.begin() + end};
+  }
+  std::vector<int64_t> range(static_cast<size_t>(end - begin));
+  std::iota(range.begin(), range.end(), begin);
+  return range;
+}
+
+at::Tensor QueryRows::select_rows(const at::Tensor& rows, int64_t begin, int64_t end) const {
+  const int64_t dim = rows.dim() - 2;
+  if (whole_) {
+    return rows.narrow(dim, begin, end - begin);
+  }
+  const std::vector<int64_t> wanted = indices(begin, end);
+  return at::index_select(rows, dim, at::tensor(wanted, at::TensorOptions().dtype(at::kLong)).to(rows.device()));
+}
+
+at::Tensor QueryRows::positions(int64_t begin, int64_t end) const {
+  const at::Tensor table = to_tensor(fourier_->rows(indices(begin, end))).to(context_.options);
+  return position_linears(context_.parameters, cat("outputs.", output_.name, ".query"), output_.position, table);
+}
+
+at::Tensor QueryRows::block(int64_t begin, int64_t end) const {
+  at::Tensor rows = fourier_ ? positions(begin, end) : select_rows(source_, begin, end);
+  if (rows.dim() == 2) {
+    rows = rows.unsqueeze(0).expand({batch_, -1, -1});
+  }
+  std::vector<at::Tensor> parts;
+  if (content_.defined()) {
+    parts.push_back(select_rows(content_, begin, end));
+  }
+  parts.push_back(rows);
+  if (context_.spec.decoder.pad_queries) {
+    const at::Tensor& padding = context_.parameters.at(cat("outputs.", output_.name, ".padding"));
+    parts.push_back(padding.unsqueeze(0).expand({batch_, end - begin, -1}));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
+}
+
+at::Tensor QueryRows::mask(int64_t begin, int64_t end) const {
+  return mask_.defined() ? mask_.narrow(1, begin, end - begin) : mask_;
+}
+
+}  // namespace perceiver::nn

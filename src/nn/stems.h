@@ -1,0 +1,40 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "perceiver/nn/model.h"
+
+// From raw modality data to one token segment, with weights: embeddings, convolutions, linears.
+
+namespace perceiver::nn {
+
+/// What a stem needs to know of the model around it.
+struct StemContext {
+  const ModelSpec& spec;
+  const ModelShape& shape;
+  Parameters& parameters;  ///< batch norm updates its statistics in training
+  bool training;
+  DType tables;            ///< precision Fourier tables are computed in
+  at::TensorOptions options;
+};
+
+/// @throws Error(kShape) naming the modality, the expected and the given shape
+TokenSegment make_segment(const StemContext& context, const TokenShape& tokens, const TensorInputs& inputs);
+
+/// [B, M_m, content + position], without padding; the "inputs with position" of one modality.
+at::Tensor positioned(const TokenSegment& segment);
+
+/// Space-to-depth over any number of axes, channels ordered (d0, d1, ..., c), c fastest.
+at::Tensor space_to_depth(const at::Tensor& grid, const std::vector<int64_t>& block);
+at::Tensor depth_to_space(const at::Tensor& grid, const std::vector<int64_t>& block);
+
+/// `.extra.<i>` residual linears and `.projection` on an encoding, where the position has them.
+at::Tensor position_linears(const Parameters& parameters, const std::string& prefix, const PositionSpec& position,
+                            at::Tensor encoding);
+
+/// Fourier features of coordinates [..., d] -> [..., channels], differentiable.
+at::Tensor fourier_features(const PositionSpec& position, const at::Tensor& coordinates);
+
+}  // namespace perceiver::nn
