@@ -159,7 +159,8 @@ Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor
 /// Differentiable attend_tiled over [B*H, tokens, width] tensors.
 struct TiledAttention : public torch::autograd::Function<TiledAttention> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const at::Tensor& masked, int64_t tile_bytes) {
+                            const at::Tensor& v, const std::optional<at::Tensor>& mask, int64_t tile_bytes) {
+    const at::Tensor masked = mask.value_or(at::Tensor());
     Attended attended = attend_tiled(q, k, v, masked, tile_bytes, /*keep_state=*/true);
     context->save_for_backward({q, k, v, masked, attended.out, attended.maximum, attended.sum});
     context->saved_data["tile_bytes"] = tile_bytes;
@@ -242,7 +243,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   if (options.dropout > 0 || (differentiable && score_bytes <= tile_bytes)) {
     out = attend_textbook(qh, kh, vh, masked, options.dropout);
   } else if (differentiable) {
-    out = TiledAttention::apply(qh, kh, vh, masked, tile_bytes);
+    // autograd takes an absent tensor only as an empty optional
+    const std::optional<at::Tensor> mask = masked.defined() ? std::optional(masked) : std::nullopt;
+    out = TiledAttention::apply(qh, kh, vh, mask, tile_bytes);
   } else {
     out = attend_tiled(qh, kh, vh, masked, tile_bytes, /*keep_state=*/false).out;
   }
