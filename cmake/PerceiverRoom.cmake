@@ -1,24 +1,39 @@
 # A room is one static library: src/<room>/**.cpp, private headers beside them, public headers in
-# include/perceiver/<room>/.
+# include/perceiver/<room>/. A room without sources yet is an INTERFACE library of its headers.
+#
+#   perceiver_room(<room> NEEDS <targets...> [PRIVATE_NEEDS <targets...>])
 function(perceiver_room room)
   cmake_parse_arguments(ARG "" "" "NEEDS;PRIVATE_NEEDS" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${room}/*.cpp")
   set(target perceiver_${room})
-  add_library(${target} STATIC ${sources})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${room}/*.cpp")
+  if(sources)
+    set(scope PUBLIC)
+    add_library(${target} STATIC ${sources})
+    set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
+    target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+    target_link_libraries(${target} PRIVATE ${ARG_PRIVATE_NEEDS}
+      "$<BUILD_INTERFACE:perceiver_warnings>")
+  else()
+    set(scope INTERFACE)
+    add_library(${target} INTERFACE)
+  endif()
   add_library(Perceiver::${room} ALIAS ${target})
-  set_target_properties(${target} PROPERTIES EXPORT_NAME ${room} LINKER_LANGUAGE CXX)
-  target_include_directories(${target}
-    PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" "$<INSTALL_INTERFACE:include>"
-    PRIVATE "${PROJECT_SOURCE_DIR}/src")
-  target_link_libraries(${target} PUBLIC ${ARG_NEEDS} PRIVATE ${ARG_PRIVATE_NEEDS}
-    "$<BUILD_INTERFACE:perceiver_warnings>")
-  set_property(GLOBAL APPEND PROPERTY PERCEIVER_ROOMS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${room})
+  target_compile_features(${target} ${scope} cxx_std_20)
+  target_include_directories(${target} ${scope}
+    "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>" "$<INSTALL_INTERFACE:include>")
+  target_link_libraries(${target} ${scope} ${ARG_NEEDS})
+  set_property(GLOBAL APPEND PROPERTY PERCEIVER_ROOMS ${room})
 endfunction()
 
+# The one program, from src/<ROOM>/**.cpp; left out while the room is empty.
 function(perceiver_program name)
   cmake_parse_arguments(ARG "" "ROOM" "NEEDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${ARG_ROOM}/*.cpp")
+  if(NOT sources)
+    return()
+  endif()
   add_executable(${name} ${sources})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
-  target_link_libraries(${name} PRIVATE ${ARG_NEEDS} "$<BUILD_INTERFACE:perceiver_warnings>")
+  target_link_libraries(${name} PRIVATE ${ARG_NEEDS} perceiver_warnings)
 endfunction()
