@@ -4,7 +4,7 @@
   latents.0           [B, N, D]   after the cross-attend; latents.<k> after self-attend k
   decoder_queries     [B, O, E]
   decoder_output      [B, O, E]   before the final linear
-  attention.encoder, attention.self.<k>, attention.decoder     softmax results [B, H, queries, keys]
+  attention.encoder, attention.self.<k> (from 0), attention.decoder     softmax results [B, H, queries, keys]
   logits, or logits.<modality>
 """
 
@@ -88,7 +88,7 @@ class Recorder:
         self.selfs += 1
         self.stages[f"latents.{self.selfs}"] = output[0]
         if self.attention:
-            self.stages[f"attention.self.{self.selfs}"] = output[1]
+            self.stages[f"attention.self.{self.selfs - 1}"] = output[1]
 
     def _decoder(self, module, args, kwargs, output):
         self.stages["decoder_queries"] = args[0] if args else kwargs["hidden_states"]

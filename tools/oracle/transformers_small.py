@@ -1,7 +1,8 @@
 """Tiny random-weight transformers models of every Perceiver class, and what they compute.
 
-    python tools/oracle/transformers_small.py OUT_DIR
+    python tools/oracle/transformers_small.py [OUT_DIR]
 
+OUT_DIR is $PERCEIVER_BINARY_DIR/oracle/transformers_small when absent, with build/ for the variable.
 Writes OUT_DIR/<case>/ = a save_pretrained folder + io.safetensors with, for each call,
   in.<call>.<argument>       inputs, as transformers takes them
   f32.<call>.<stage>         its float32 result (stages: see stages.py)
@@ -13,11 +14,15 @@ import os
 import shutil
 import sys
 
-import torch
-import transformers
-from safetensors.torch import save_file
+try:
+    import torch
+    import transformers
+    from safetensors.torch import save_file
 
-import stages
+    import stages
+except ImportError as missing:
+    print(f"skipped: {missing}; pip install torch transformers safetensors", file=sys.stderr)
+    sys.exit(77)
 
 CASES = {}
 
@@ -255,7 +260,8 @@ def main(out):
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     # Written beside and moved at the end: readers never see half an oracle.
-    working = out.rstrip("/") + ".partial"
+    out = os.path.abspath(out)
+    working = out + ".partial"
     shutil.rmtree(working, ignore_errors=True)
     for seed, (name, make) in enumerate(CASES.items(), start=1):
         write_case(os.path.join(working, name), seed, make)
@@ -265,6 +271,7 @@ def main(out):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) > 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    default = os.path.join(os.environ.get("PERCEIVER_BINARY_DIR", "build"), "oracle", "transformers_small")
+    main(sys.argv[1] if len(sys.argv) == 2 else default)
