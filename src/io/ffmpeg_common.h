@@ -1,0 +1,69 @@
+#pragma once
+
+extern "C" {
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/frame.h>
+#include <libavutil/imgutils.h>
+#include <libavutil/opt.h>
+#include <libavutil/pixdesc.h>
+#include <libswresample/swresample.h>
+#include <libswscale/swscale.h>
+}
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+// Owning handles for FFmpeg's objects, and its error codes as text.
+namespace perceiver::io::ffmpeg {
+
+template <auto kFree>
+struct FreeByAddress {
+  template <typename T>
+  void operator()(T* object) const {
+    kFree(&object);
+  }
+};
+
+using FramePtr = std::unique_ptr<AVFrame, FreeByAddress<av_frame_free>>;
+using PacketPtr = std::unique_ptr<AVPacket, FreeByAddress<av_packet_free>>;
+using CodecPtr = std::unique_ptr<AVCodecContext, FreeByAddress<avcodec_free_context>>;
+using ResamplerPtr = std::unique_ptr<SwrContext, FreeByAddress<swr_free>>;
+
+struct FreeScaler {
+  void operator()(SwsContext* scaler) const { sws_freeContext(scaler); }
+};
+using ScalerPtr = std::unique_ptr<SwsContext, FreeScaler>;
+
+/// FFmpeg logs to stderr unless told otherwise; the library never prints. Cheap after the first call.
+void silence();
+
+/// `object`, or Error(kIo) "out of memory" when FFmpeg returned null.
+template <typename Ptr>
+Ptr checked(typename Ptr::pointer object);
+[[noreturn]] void throw_out_of_memory();
+template <typename Ptr>
+Ptr checked(typename Ptr::pointer object) {
+  if (object == nullptr) {
+    throw_out_of_memory();
+  }
+  return Ptr(object);
+}
+
+FramePtr new_frame();
+PacketPtr new_packet();
+/// A packet holding a copy of `bytes` with the padding decoders read past the end.
+PacketPtr packet_of(std::string_view bytes);
+
+/// FFmpeg's words for an error code: "Invalid data found when processing input".
+std::string error_text(int code);
+
+/// Decoder opened for one still picture of the size its header states, single-threaded.
+CodecPtr open_picture_decoder(AVCodecID id, int64_t width, int64_t height,
+                              const std::string& where);
+
+/// The one frame in `bytes`. @throws Error(kFormat) naming `where` when it does not decode cleanly
+FramePtr decode_picture(AVCodecContext& decoder, std::string_view bytes, const std::string& where);
+
+}  // namespace perceiver::io::ffmpeg
