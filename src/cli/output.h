@@ -1,0 +1,73 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "perceiver/base/json.h"
+#include "perceiver/base/progress.h"
+
+// Results go to stdout, everything else to stderr.
+
+namespace perceiver::cli {
+
+/// What --json and --quiet said.
+struct OutputMode {
+  bool json = false;
+  bool quiet = false;
+};
+OutputMode& output_mode();
+
+/// Writes `value` to stdout as indented JSON.
+void print_json(const Json& value);
+
+/// A line on stderr, unless --quiet.
+void note(const std::string& line);
+
+/// Flushes stdout. @throws Error(kIo) when something printed got lost (full disk)
+void finish_output();
+
+/// Rows of cells, columns aligned by width as shown. Numbers are right-aligned when `right` says so.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> header, std::vector<bool> right = {});
+  void add(std::vector<std::string> row);
+  std::string text(const std::string& indent = "") const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+  std::vector<bool> right_;
+};
+
+/// A line on stderr that redraws itself: only on a terminal, and only once work has lasted a moment.
+class ProgressBar {
+ public:
+  ProgressBar();
+  ~ProgressBar();
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+  void show(const Progress& progress);
+  ProgressFn callback() {
+    return [this](const Progress& progress) { show(progress); };
+  }
+
+ private:
+  void clear();
+  bool enabled_;
+  bool drawn_ = false;
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point last_;
+};
+
+/// 1234567 -> "1,234,567"
+std::string grouped(int64_t value);
+/// 1.887e12 -> "1.89 T"
+std::string metric(double value);
+/// 536870912 -> "512 MiB"
+std::string byte_size(double bytes);
+/// 0.98765 -> "98.8 %"
+std::string percent(double share);
+/// `value` with `digits` decimals.
+std::string fixed(double value, int digits);
+
+}  // namespace perceiver::cli

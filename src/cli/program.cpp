@@ -1,0 +1,144 @@
+#include "cli/program.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+
+#include "cli/output.h"
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "perceiver/spec/presets.h"
+
+#ifndef PERCEIVER_VERSION
+#define PERCEIVER_VERSION "0.1.0"
+#endif
+
+namespace perceiver::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kSummary =
+    "Perceiver IO: one architecture reads text, pictures, sound, video and flow, and answers.";
+constexpr const char* kFooter =
+    "Results go to standard output, everything else to standard error.\n"
+    "Exit codes: 0 success, 1 the work failed, 2 wrong usage.\n"
+    "'perceiver VERB --help' shows what a verb takes.";
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+Program::Program() : app(kSummary, "perceiver") {
+  app.footer(kFooter);
+  app.get_formatter()->column_width(30);
+  app.set_version_flag("--version", "perceiver " PERCEIVER_VERSION, "Print the version and exit");
+  app.require_subcommand(0, 1);
+}
+
+CLI::App* Program::add(const std::string& name, const std::string& summary,
+                       const std::string& details) {
+  CLI::App* verb = app.add_subcommand(name, summary);
+  verb->get_formatter()->column_width(34);
+  verb->footer(details);
+  verb->add_flag("--json", output_mode().json, "Answer in JSON");
+  verb->add_flag("--quiet,-q", output_mode().quiet, "No progress bar and no remarks");
+  return verb;
+}
+
+void Program::on(CLI::App* verb, std::function<int()> action) {
+  verb->final_callback([this, action = std::move(action)] { run = action; });
+}
+
+void add_model_options(CLI::App* verb, ModelOptions& options, const std::string& fallback) {
+  CLI::Option* model = verb->add_option(
+      "--model,-m", options.model,
+      "Model folder (config.json or spec.json beside its weights), or a Haiku pickle" +
+          (fallback.empty() ? "" : "; by default the shipped " + fallback));
+  model->type_name("DIR");
+  if (fallback.empty()) {
+    model->required();
+  }
+  verb->add_option("--engine", options.choice.engine, "Engine: auto or nn")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "nn", "runtime"}));
+  verb->add_option("--precision", options.choice.precision, "Arithmetic: fp32, bf16 or fp64")
+      ->type_name("TYPE")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "bf16", "fp64"}));
+  verb->add_option("--device", options.choice.device, "cpu, cuda or cuda:N")
+      ->type_name("NAME")
+      ->capture_default_str();
+  verb->add_option("--threads", options.choice.num_threads, "CPU threads; 0 = all cores")
+      ->type_name("N")
+      ->check(CLI::Range(0, 4096));
+}
+
+std::string models_folder() {
+  std::error_code failure;
+  const fs::path program = fs::read_symlink("/proc/self/exe", failure).parent_path();
+  // Installed, in the build folder, run from the source tree.
+  const std::vector<fs::path> places{program / "../share/perceiver/models",
+                                     program / "../../models", fs::path("models")};
+  for (const fs::path& place : places) {
+    if (fs::is_directory(place, failure)) {
+      return place.lexically_normal().string();
+    }
+  }
+  throw Error(ErrorCode::kIo, cat("the shipped models were not found in ",
+                                  places[0].lexically_normal().string(), " or ",
+                                  places[1].lexically_normal().string(), "; name one by --model"));
+}
+
+std::string embedded_model(const std::string& name) {
+  const fs::path path = fs::path(models_folder()) / name;
+  std::error_code failure;
+  if (!fs::is_directory(path, failure)) {
+    throw Error(ErrorCode::kIo, cat(path.string(), ": the shipped model is missing; name one by "
+                                                   "--model"));
+  }
+  return path.string();
+}
+
+ModelSpec named_preset(const std::string& name) {
+  std::vector<std::string> names;
+  for (const PresetInfo& info : preset_list()) {
+    if (info.name == name) {
+      return preset(name);
+    }
+    names.push_back(info.name);
+  }
+  const std::string nearest = nearest_word(name, names);
+  throw UsageError(cat("unknown preset '", printable(name), "'",
+                       nearest.empty() ? "" : cat("; did you mean '", nearest, "'?"),
+                       " ('perceiver info' lists them)"));
+}
+
+std::string nearest_word(const std::string& word, const std::vector<std::string>& known) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const size_t distance = edit_distance(word, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+}  // namespace perceiver::cli

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+#include "perceiver/tasks/bundle.h"
+
+namespace perceiver::cli {
+
+/// A mistake in how the program was called: exit code 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// The one program. Every verb adds itself; after parsing, `run` is the chosen one.
+class Program {
+ public:
+  Program();
+
+  /// A new verb with --json and --quiet. `details` follows the options in its help.
+  CLI::App* add(const std::string& name, const std::string& summary, const std::string& details = "");
+  /// What to do when `verb` was chosen; returns the exit code.
+  void on(CLI::App* verb, std::function<int()> action);
+
+  CLI::App app;
+  std::function<int()> run;
+};
+
+/// Options every verb that runs a model has.
+struct ModelOptions {
+  std::string model;
+  tasks::EngineChoice choice;
+};
+/// @param fallback  name of the embedded model used when --model is absent; empty = required
+void add_model_options(CLI::App* verb, ModelOptions& options, const std::string& fallback = "");
+
+/// A shipped model ("byte-mlm-perceiver"): beside the program or in the source tree.
+/// @throws Error(kIo) saying where it was looked for
+std::string embedded_model(const std::string& name);
+/// Folder with the shipped models and samples. @throws Error(kIo)
+std::string models_folder();
+
+/// preset(), but an unknown name is wrong usage. @throws UsageError naming the nearest
+ModelSpec named_preset(const std::string& name);
+
+/// Known word closest to `word` in edits, or "" when none is close.
+std::string nearest_word(const std::string& word, const std::vector<std::string>& known);
+
+// One per file of that name.
+void add_demo(Program& program);
+void add_info(Program& program);
+void add_forward(Program& program);
+void add_fill_mask(Program& program);
+void add_classify(Program& program);
+void add_flow(Program& program);
+void add_autoencode(Program& program);
+void add_convert(Program& program);
+void add_init(Program& program);
+void add_verify(Program& program);
+void add_train(Program& program);
+void add_eval(Program& program);
+
+}  // namespace perceiver::cli

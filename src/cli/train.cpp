@@ -1,0 +1,167 @@
+#include "perceiver/train/train.h"
+
+#include <atomic>
+#include <csignal>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/output.h"
+#include "cli/program.h"
+#include "perceiver/base/str.h"
+
+namespace perceiver::cli {
+namespace {
+
+constexpr int kStoppedBySignal = 3;
+constexpr const char* kTrainDetails =
+    "A recipe is one JSON file: model, data, loss, optimiser, schedule (recipes/ has examples,\n"
+    "docs/training.md the keys). The output folder becomes a model folder.\n"
+    "Interrupted by SIGINT or SIGTERM it saves a checkpoint and leaves with code 3; --resume goes on.";
+constexpr const char* kEvalDetails =
+    "Measures a model on the test part of the recipe's data: accuracy, or bits per masked byte.";
+
+std::atomic<bool> stop_requested{false};
+extern "C" void request_stop(int) { stop_requested = true; }
+
+struct RecipeFlags {
+  std::string recipe;
+  std::string data;
+  std::vector<std::string> set;
+  int threads = 0;
+};
+
+struct TrainFlags {
+  RecipeFlags recipe;
+  std::string out;
+  bool resume = false;
+};
+
+struct EvalFlags {
+  RecipeFlags recipe;
+  std::string model;
+  int64_t limit = 0;
+};
+
+train::Recipe load_recipe(const RecipeFlags& flags) {
+  train::RecipeOptions options;
+  options.data = flags.data;
+  for (const std::string& pair : flags.set) {
+    const size_t equals = pair.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      throw UsageError(cat("--set takes key=value, not '", printable(pair), "'"));
+    }
+    options.overrides.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
+  }
+  return train::read_recipe(flags.recipe, options);
+}
+
+Json metrics_json(const train::Metrics& metrics) {
+  Json json = Json::object();
+  for (const auto& [name, value] : metrics) {
+    json[name] = value;
+  }
+  return json;
+}
+
+std::string metrics_text(const train::Metrics& metrics) {
+  std::string text;
+  for (const auto& [name, value] : metrics) {
+    text += cat(text.empty() ? "" : ", ", name, " ", fixed(value, 4));
+  }
+  return text;
+}
+
+int run_train(const TrainFlags& flags) {
+  const train::Recipe recipe = load_recipe(flags.recipe);
+  train::TrainOptions options;
+  options.out = flags.out.empty() ? "runs/" + recipe.name : flags.out;
+  options.resume = flags.resume;
+  options.num_threads = flags.recipe.threads;
+  options.stop = &stop_requested;
+  ProgressBar bar;
+  options.progress = bar.callback();
+  options.on_step = [&bar](const train::StepRecord& record) {
+    const std::string line = cat("loss ", fixed(record.mean_loss, 4), "  ",
+                                 fixed(record.examples_per_second, 0), " examples/s");
+    bar.show({"step", record.step, record.steps, line});
+    if (!record.metrics.empty()) {
+      note(cat("step ", record.step, "/", record.steps, "  ", line, "  ",
+               metrics_text(record.metrics)));
+    }
+  };
+  std::signal(SIGINT, request_stop);
+  std::signal(SIGTERM, request_stop);
+  const train::TrainResult result = train::train(recipe, options);
+  if (output_mode().json) {
+    print_json({{"out", options.out.string()},
+                {"steps", result.steps},
+                {"stopped", result.stopped},
+                {"loss", result.loss},
+                {"seconds", result.seconds},
+                {"metrics", metrics_json(result.metrics)}});
+  } else {
+    std::cout << options.out.string() << ": "
+              << (result.stopped ? cat("stopped after ", result.steps, " steps; --resume goes on")
+                                 : cat(result.steps, " steps in ", fixed(result.seconds, 0), " s, ",
+                                       metrics_text(result.metrics)))
+              << "\n";
+  }
+  return result.stopped ? kStoppedBySignal : 0;
+}
+
+int run_eval(const EvalFlags& flags) {
+  const train::Recipe recipe = load_recipe(flags.recipe);
+  train::EvalOptions options;
+  options.limit = flags.limit;
+  options.num_threads = flags.recipe.threads;
+  ProgressBar bar;
+  options.progress = bar.callback();
+  const train::EvalResult result = train::evaluate(recipe, flags.model, options);
+  if (output_mode().json) {
+    print_json({{"model", flags.model},
+                {"examples", result.examples},
+                {"metrics", metrics_json(result.metrics)}});
+  } else {
+    std::cout << metrics_text(result.metrics) << " (" << grouped(result.examples) << " examples)\n";
+  }
+  return 0;
+}
+
+void add_recipe_options(CLI::App* verb, RecipeFlags& flags) {
+  verb->add_option("--data", flags.data, "Folder of the recipe's relative data paths")
+      ->type_name("DIR");
+  verb->add_option("--set", flags.set, "Override a key: optimiser.learning_rate=1e-3")
+      ->type_name("KEY=VALUE")
+      ->take_all()->allow_extra_args(false);
+  verb->add_option("--threads", flags.threads, "CPU threads; 0 = all cores")
+      ->type_name("N")
+      ->check(CLI::Range(0, 4096));
+}
+
+}  // namespace
+
+void add_train(Program& program) {
+  auto flags = std::make_shared<TrainFlags>();
+  CLI::App* verb = program.add("train", "Train a model by a recipe", kTrainDetails);
+  verb->add_option("recipe", flags->recipe.recipe, "Recipe file")->type_name("RECIPE")->required();
+  verb->add_option("--out,-o", flags->out, "Model folder to write; default runs/<recipe name>")
+      ->type_name("DIR");
+  verb->add_flag("--resume", flags->resume, "Go on from the checkpoint in --out");
+  add_recipe_options(verb, flags->recipe);
+  program.on(verb, [flags] { return run_train(*flags); });
+}
+
+void add_eval(Program& program) {
+  auto flags = std::make_shared<EvalFlags>();
+  CLI::App* verb = program.add("eval", "Measure a model on a recipe's test data", kEvalDetails);
+  verb->add_option("--model,-m", flags->model, "Model folder")->type_name("DIR")->required();
+  verb->add_option("--recipe,-r", flags->recipe.recipe, "Recipe file")->type_name("FILE")->required();
+  verb->add_option("--limit", flags->limit, "Use at most so many test examples; 0 = all")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  add_recipe_options(verb, flags->recipe);
+  program.on(verb, [flags] { return run_eval(*flags); });
+}
+
+}  // namespace perceiver::cli
