@@ -2,7 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
@@ -56,6 +56,10 @@ struct InitSpec {
   double embedding_scale = 1;           ///< factor on token embeddings
   bool sinusoidal_positions = false;    ///< trainable position tables start as waves, not as noise
   double position_scale = 1;            ///< factor on trainable position tables of inputs and queries
+  /// > 0: latent i starts by reading the i-th part of the input and outputs by reading their own
+  /// neighbourhood, the more sharply the larger. Needs sinusoidal_positions and equal widths. Short
+  /// runs gain most: from random attention a latent bottleneck takes long to find "next to".
+  double local_attention = 0;
 };
 
 /// Small random changes of training pictures; each is drawn uniformly from [-max, max].

@@ -1,0 +1,214 @@
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "train/augment.h"
+#include "train/fields.h"
+#include "train/idx.h"
+#include "train/losses.h"
+#include "train/random.h"
+#include "train/task.h"
+
+namespace perceiver::train {
+namespace {
+
+constexpr const char* kTask = "image_classification";
+constexpr int64_t kTestBatch = 250;
+
+// value * scale + offset takes a byte to what the model reads.
+struct Normalisation {
+  std::vector<float> scale, offset;
+};
+
+std::vector<double> numbers(const Json& json, const std::string& where, int64_t channels) {
+  const bool fits = json.is_array() && std::cmp_equal(json.size(), channels) &&
+                    std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_number(); });
+  if (!fits) {
+    throw Error(ErrorCode::kFormat, cat(where, " must be a list of ", channels, " number(s), one per "
+                                        "channel of the model's input"));
+  }
+  return json.get<std::vector<double>>();
+}
+
+// The same numbers the image processor uses when the model is run on a file.
+Normalisation read_normalisation(const Recipe& recipe, int64_t channels) {
+  const std::string where = cat(printable(recipe.path.string()), ": preprocessor");
+  if (!recipe.preprocessor) {
+    throw Error(ErrorCode::kFormat, cat(where, " is missing: it says how pictures are normalised"));
+  }
+  Fields fields(*recipe.preprocessor, where);
+  const double rescale =
+      fields.number("rescale_factor", 1.0 / 255, 0, std::numeric_limits<double>::max());
+  const auto mean = numbers(fields.at("image_mean"), fields.where("image_mean"), channels);
+  const auto deviation = numbers(fields.at("image_std"), fields.where("image_std"), channels);
+  Normalisation result;
+  for (size_t i = 0; i < mean.size(); ++i) {
+    if (deviation[i] == 0) {
+      throw Error(ErrorCode::kArgument, cat(fields.where("image_std"), " holds 0"));
+    }
+    result.scale.push_back(static_cast<float>(rescale / deviation[i]));
+    result.offset.push_back(static_cast<float>(-mean[i] / deviation[i]));
+  }
+  return result;
+}
+
+struct LabelledImages {
+  Array images;  // U8 [n, H, W, c]
+  Array labels;  // U8 [n]
+  int64_t count() const { return labels.defined() ? labels.size(0) : 0; }
+};
+
+void check_labels(const Array& labels, int64_t classes, const std::filesystem::path& path) {
+  const uint8_t* values = labels.data<uint8_t>();
+  for (int64_t i = 0; i < labels.numel(); ++i) {
+    if (values[i] >= classes) {
+      throw Error(ErrorCode::kArgument,
+                  cat(printable(path.string()), ": label ", i, " is ", static_cast<int>(values[i]),
+                      ", the model has ", classes, " classes"));
+    }
+  }
+}
+
+LabelledImages read_images(const std::filesystem::path& images, const std::filesystem::path& labels,
+                           const InputSpec& input, int64_t classes) {
+  LabelledImages data;
+  Array pixels = read_idx(images);
+  if (pixels.dim() == 3) {
+    pixels = pixels.reshape({pixels.size(0), pixels.size(1), pixels.size(2), 1});
+  }
+  std::vector<int64_t> wanted = input.index_dims;
+  wanted.push_back(input.channels);
+  if (pixels.dim() != 4 || !std::equal(wanted.begin(), wanted.end(), pixels.shape().begin() + 1)) {
+    throw Error(ErrorCode::kArgument,
+                cat(printable(images.string()), " holds ", shape_string(pixels.shape()),
+                    ", the model's input ", printable(input.name), " needs [n] of ",
+                    shape_string(wanted)));
+  }
+  data.images = std::move(pixels);
+  data.labels = read_idx(labels);
+  if (data.labels.dim() != 1 || data.labels.size(0) != data.images.size(0) || data.count() == 0) {
+    throw Error(ErrorCode::kFormat,
+                cat(printable(labels.string()), " holds ", shape_string(data.labels.shape()),
+                    " labels for ", data.images.size(0), " pictures"));
+  }
+  check_labels(data.labels, classes, labels);
+  return data;
+}
+
+class ImageTask : public Task {
+ public:
+  ImageTask(const Recipe& recipe, const ModelSpec& model, TaskData data)
+      : recipe_(recipe),
+        input_(only_input(model, InputKind::kGrid, kTask)),
+        output_(only_output(model, kTask).name) {
+    if (input_.index_dims.size() != 2) {
+      throw Error(ErrorCode::kArgument, cat(kTask, " needs an input of height and width; ",
+                                            printable(input_.name), " has ",
+                                            input_.index_dims.size(), " axes"));
+    }
+    const int64_t classes = class_count(model, kTask);
+    size_ = {input_.index_dims[0], input_.index_dims[1], input_.channels};
+    normalisation_ = read_normalisation(recipe, input_.channels);
+    const ImageDataSpec& files = recipe.images;
+    test_ = read_images(files.test_images, files.test_labels, input_, classes);
+    if (data == TaskData::kTrainAndTest) {
+      train_ = read_images(files.train_images, files.train_labels, input_, classes);
+    }
+  }
+
+  Batch training_batch(int64_t step) override {
+    std::vector<int64_t> chosen;
+    for (int64_t i = 0; i < recipe_.batch_size; ++i) {
+      chosen.push_back(position(step * recipe_.batch_size + i));
+    }
+    return make_batch(train_, chosen, step * recipe_.batch_size, recipe_.images.augment);
+  }
+
+  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
+    return softmax_cross_entropy(outputs.at(output_), batch.targets, recipe_.label_smoothing);
+  }
+
+  int64_t test_examples() const override { return test_.count(); }
+
+  Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const override {
+    const c10::AutoGradMode no_gradients(false);
+    const int64_t count = limit > 0 ? std::min(limit, test_.count()) : test_.count();
+    double correct = 0;
+    double loss_sum = 0;
+    for (int64_t begin = 0; begin < count; begin += kTestBatch) {
+      std::vector<int64_t> chosen(static_cast<size_t>(std::min(kTestBatch, count - begin)));
+      std::iota(chosen.begin(), chosen.end(), begin);
+      const Batch batch = make_batch(test_, chosen, 0, AugmentSpec{});
+      const at::Tensor logits = model.forward(batch.inputs, batch.request).at(output_);
+      correct += count_correct(logits, batch.targets);
+      loss_sum += softmax_cross_entropy(logits, batch.targets).item<double>() *
+                  static_cast<double>(chosen.size());
+      if (progress) {
+        progress({"evaluate", begin + static_cast<int64_t>(chosen.size()), count, ""});
+      }
+    }
+    const auto n = static_cast<double>(count);
+    return {{"accuracy", correct / n}, {"loss", loss_sum / n}};
+  }
+
+ private:
+  // Which picture is the `drawn`-th of the run: every epoch has an order of its own.
+  int64_t position(int64_t drawn) {
+    const int64_t epoch = drawn / train_.count();
+    if (epoch != epoch_) {
+      order_.resize(static_cast<size_t>(train_.count()));
+      std::iota(order_.begin(), order_.end(), 0);
+      Random random{recipe_.seed, kOrder, static_cast<uint64_t>(epoch)};
+      for (size_t i = order_.size(); i > 1; --i) {  // Fisher-Yates
+        std::swap(order_[i - 1], order_[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
+      }
+      epoch_ = epoch;
+    }
+    return order_[static_cast<size_t>(drawn % train_.count())];
+  }
+
+  Batch make_batch(const LabelledImages& data, const std::vector<int64_t>& chosen, int64_t first_drawn,
+                   const AugmentSpec& spec) const {
+    const auto count = static_cast<int64_t>(chosen.size());
+    const int64_t values = size_.height * size_.width * size_.channels;
+    at::Tensor pixels = at::empty({count, size_.height, size_.width, size_.channels}, at::kFloat);
+    at::Tensor labels = at::empty({count}, at::kLong);
+    float* out = pixels.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < count; ++i, out += values) {
+      const int64_t index = chosen[static_cast<size_t>(i)];
+      Random random{recipe_.seed, kAugment, static_cast<uint64_t>(first_drawn + i)};
+      augment(spec, size_, random, data.images.data<uint8_t>() + index * values, out);
+      for (int64_t k = 0; k < values; ++k) {
+        const auto channel = static_cast<size_t>(k % size_.channels);
+        out[k] = out[k] * normalisation_.scale[channel] + normalisation_.offset[channel];
+      }
+      labels.mutable_data_ptr<int64_t>()[i] = data.labels.data<uint8_t>()[index];
+    }
+    Batch batch;
+    batch.inputs.arrays.emplace(input_.name, std::move(pixels));
+    batch.targets = std::move(labels);
+    return batch;
+  }
+
+  const Recipe& recipe_;
+  InputSpec input_;
+  std::string output_;
+  PictureSize size_;
+  Normalisation normalisation_;
+  LabelledImages train_, test_;
+  int64_t epoch_ = -1;
+  std::vector<int64_t> order_;
+};
+
+}  // namespace
+
+std::unique_ptr<Task> make_image_task(const Recipe& recipe, const ModelSpec& model, TaskData data) {
+  return std::make_unique<ImageTask>(recipe, model, data);
+}
+
+}  // namespace perceiver::train

@@ -1,0 +1,142 @@
+#include "train/optimiser.h"
+
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "perceiver/nn/tensor.h"
+
+namespace perceiver::train {
+namespace {
+
+constexpr const char* kFirst = "first.";
+constexpr const char* kSecond = "second.";
+constexpr const char* kSteps = "steps";
+
+double norm(const at::Tensor& tensor) { return tensor.norm().item<double>(); }
+
+void load(at::Tensor& into, const ArrayMap& state, const std::string& name,
+          const std::string& where) {
+  const auto found = state.find(name);
+  if (found == state.end()) {
+    throw Error(ErrorCode::kFormat, cat(where, ": optimiser tensor ", name, " is missing"));
+  }
+  if (found->second.shape() != into.sizes().vec()) {
+    throw Error(ErrorCode::kFormat, cat(where, ": optimiser tensor ", name, " has shape ",
+                                        shape_string(found->second.shape()), ", needs ",
+                                        shape_string(into.sizes().vec())));
+  }
+  into.copy_(nn::to_tensor(found->second));
+}
+
+}  // namespace
+
+bool is_decayed(const std::string& name) {
+  return !name.ends_with(".bias") && name.find(".norm_") == std::string::npos &&
+         name.find(".batch_norm.") == std::string::npos;
+}
+
+double clip_gradients(nn::Parameters& parameters, double max_norm) {
+  const c10::AutoGradMode no_gradients(false);
+  double squares = 0;
+  for (const auto& entry : parameters.entries()) {
+    if (entry.tensor.grad().defined()) {
+      const double part = norm(entry.tensor.grad());
+      squares += part * part;
+    }
+  }
+  const double total = std::sqrt(squares);
+  if (max_norm > 0 && total > max_norm) {
+    for (auto& entry : parameters.entries()) {
+      if (entry.tensor.grad().defined()) {
+        entry.tensor.mutable_grad().mul_(max_norm / total);
+      }
+    }
+  }
+  return total;
+}
+
+void clear_gradients(nn::Parameters& parameters) {
+  for (auto& entry : parameters.entries()) {
+    entry.tensor.mutable_grad().reset();
+  }
+}
+
+Optimiser::Optimiser(const OptimiserSpec& spec, nn::Parameters& parameters)
+    : spec_(spec), parameters_(parameters) {
+  const c10::AutoGradMode no_gradients(false);
+  for (size_t i = 0; i < parameters.entries().size(); ++i) {
+    const auto& entry = parameters.entries()[i];
+    if (entry.info.trainable) {
+      slots_.push_back({i, is_decayed(entry.info.name), at::zeros_like(entry.tensor),
+                        at::zeros_like(entry.tensor)});
+    }
+  }
+}
+
+void Optimiser::step(double learning_rate) {
+  const c10::AutoGradMode no_gradients(false);
+  ++steps_;
+  for (Slot& slot : slots_) {
+    if (parameters_.entries()[slot.entry].tensor.grad().defined()) {
+      update(slot, learning_rate);
+    }
+  }
+}
+
+void Optimiser::update(Slot& slot, double learning_rate) {
+  at::Tensor& parameter = parameters_.entries()[slot.entry].tensor;
+  const at::Tensor& gradient = parameter.grad();
+  slot.first.mul_(spec_.beta1).add_(gradient, 1 - spec_.beta1);
+  slot.second.mul_(spec_.beta2).addcmul_(gradient, gradient, 1 - spec_.beta2);
+  const auto count = static_cast<double>(steps_);
+  const double first_correction = 1 - std::pow(spec_.beta1, count);
+  const double second_correction = 1 - std::pow(spec_.beta2, count);
+  at::Tensor scale = slot.second.sqrt().div_(std::sqrt(second_correction)).add_(spec_.epsilon);
+  const double decay = slot.decayed ? spec_.weight_decay : 0;
+  if (spec_.kind == OptimiserKind::kAdamW) {
+    if (decay > 0) {
+      parameter.mul_(1 - learning_rate * decay);
+    }
+    parameter.addcdiv_(slot.first, scale, -learning_rate / first_correction);
+    return;
+  }
+  at::Tensor change = slot.first.div(first_correction).div_(scale);
+  if (decay > 0) {
+    change.add_(parameter, decay);
+  }
+  const double size = norm(parameter);
+  const double change_size = norm(change);
+  const double trust = size > 0 && change_size > 0 ? size / change_size : 1;
+  parameter.add_(change, -learning_rate * trust);
+}
+
+ArrayMap Optimiser::state() const {
+  ArrayMap state;
+  for (const Slot& slot : slots_) {
+    const std::string& name = parameters_.entries()[slot.entry].info.name;
+    state.emplace(kFirst + name, nn::to_array(slot.first.clone()));
+    state.emplace(kSecond + name, nn::to_array(slot.second.clone()));
+  }
+  state.emplace(kSteps, Array::of<int64_t>({1}, {steps_}));
+  return state;
+}
+
+void Optimiser::load_state(const ArrayMap& state, const std::string& where) {
+  const c10::AutoGradMode no_gradients(false);
+  for (Slot& slot : slots_) {
+    const std::string& name = parameters_.entries()[slot.entry].info.name;
+    load(slot.first, state, kFirst + name, where);
+    load(slot.second, state, kSecond + name, where);
+  }
+  const auto found = state.find(kSteps);
+  if (found == state.end() || found->second.numel() != 1 || found->second.dtype() != DType::kI64) {
+    throw Error(ErrorCode::kFormat, cat(where, ": optimiser tensor ", kSteps, " is missing"));
+  }
+  steps_ = found->second.data<int64_t>()[0];
+}
+
+}  // namespace perceiver::train

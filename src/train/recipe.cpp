@@ -1,0 +1,248 @@
+#include "perceiver/train/recipe.h"
+
+#include <limits>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "perceiver/spec/hugging_face.h"
+#include "perceiver/spec/presets.h"
+#include "train/fields.h"
+
+namespace perceiver::train {
+namespace {
+
+constexpr double kHuge = std::numeric_limits<double>::max();
+constexpr int64_t kMaxSteps = int64_t{1} << 40;
+
+// "a.b.c" = VALUE: JSON when VALUE parses as JSON, else a text.
+void apply_override(Json& json, const std::string& key, const std::string& value) {
+  Json* at = &json;
+  for (size_t begin = 0; begin <= key.size();) {
+    const size_t end = std::min(key.find('.', begin), key.size());
+    const std::string part = key.substr(begin, end - begin);
+    if (part.empty() || !(at->is_object() || at->is_null())) {
+      throw Error(ErrorCode::kArgument, cat("--set ", printable(key), ": '", printable(part),
+                                            "' names no key of the recipe"));
+    }
+    at = &(*at)[part];
+    begin = end + 1;
+  }
+  Json parsed = Json::parse(value, nullptr, false);
+  *at = parsed.is_discarded() ? Json(value) : std::move(parsed);
+}
+
+std::filesystem::path resolve_path(const std::filesystem::path& given,
+                                   const std::filesystem::path& folder) {
+  return given.is_absolute() ? given : folder / given;
+}
+
+std::filesystem::path existing_file(Fields& fields, const std::string& key,
+                                    const std::filesystem::path& folder) {
+  fields.at(key);
+  const std::filesystem::path path = resolve_path(fields.text(key, ""), folder);
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) {
+    throw Error(ErrorCode::kIo, cat(fields.where(key), ": no file ", printable(path.string()),
+                                    " (relative paths start at --data DIR)"));
+  }
+  return path;
+}
+
+ModelSpec read_model(Fields fields, const std::filesystem::path& folder) {
+  const bool has_spec = fields.has("spec");
+  const bool has_preset = fields.has("preset");
+  const bool has_config = fields.has("hugging_face");
+  if (has_spec + has_preset + has_config != 1) {
+    throw Error(ErrorCode::kFormat, cat(fields.where("spec"), ": give exactly one of spec (a spec or "
+                                        "the path of one), preset, hugging_face (a config.json)"));
+  }
+  fields.finish();
+  if (has_preset) {
+    return preset(fields.text("preset", ""));
+  }
+  if (has_config) {
+    return config_from_hugging_face(fields.at("hugging_face"), fields.where("hugging_face")).spec;
+  }
+  if (fields.at("spec").is_string()) {
+    const std::filesystem::path path = resolve_path(fields.text("spec", ""), folder);
+    return spec_from_json(read_json(path), path.string());
+  }
+  return spec_from_json(fields.at("spec"), fields.where("spec"));
+}
+
+InitSpec read_init(Fields fields) {
+  InitSpec init;
+  init.scheme = fields.choice("scheme", 0, {"deepmind", "transformers"}) == 0
+                    ? InitScheme::kDeepMind
+                    : InitScheme::kTransformers;
+  init.initializer_range = fields.number("initializer_range", 0.02, 0, 100);
+  init.embedding_scale = fields.number("embedding_scale", 1, 0, 1e6);
+  init.sinusoidal_positions = fields.boolean("sinusoidal_positions", false);
+  init.position_scale = fields.number("position_scale", 1, 0, 1e6);
+  init.local_attention = fields.number("local_attention", 0, 0, 100);
+  fields.finish();
+  return init;
+}
+
+OptimiserSpec read_optimiser(Fields fields) {
+  OptimiserSpec optimiser;
+  optimiser.kind = fields.choice("kind", 0, {"adamw", "lamb"}) == 0 ? OptimiserKind::kAdamW
+                                                                   : OptimiserKind::kLamb;
+  optimiser.learning_rate = fields.number("learning_rate", optimiser.learning_rate, 0, kHuge);
+  optimiser.beta1 = fields.number("beta1", optimiser.beta1, 0, 1 - 1e-9);
+  optimiser.beta2 = fields.number("beta2", optimiser.beta2, 0, 1 - 1e-9);
+  optimiser.epsilon = fields.number("epsilon", optimiser.epsilon, 0, kHuge);
+  optimiser.weight_decay = fields.number("weight_decay", 0, 0, kHuge);
+  optimiser.clip_norm = fields.number("clip_norm", 0, 0, kHuge);
+  fields.finish();
+  return optimiser;
+}
+
+ScheduleSpec read_schedule(Fields fields, int64_t steps) {
+  constexpr ScheduleKind kKinds[] = {ScheduleKind::kConstant, ScheduleKind::kCosine,
+                                     ScheduleKind::kConstantCosine};
+  ScheduleSpec schedule;
+  schedule.kind = kKinds[fields.choice("kind", 1, {"constant", "cosine", "constant_cosine"})];
+  schedule.warmup_steps = fields.integer("warmup_steps", 0, 0, steps);
+  schedule.constant_fraction = fields.number("constant_fraction", 0.5, 0, 1);
+  schedule.end_fraction = fields.number("end_fraction", 0, 0, 1);
+  fields.finish();
+  return schedule;
+}
+
+ImageDataSpec read_images(Fields fields, const std::filesystem::path& folder) {
+  ImageDataSpec images;
+  images.train_images = existing_file(fields, "train_images", folder);
+  images.train_labels = existing_file(fields, "train_labels", folder);
+  images.test_images = existing_file(fields, "test_images", folder);
+  images.test_labels = existing_file(fields, "test_labels", folder);
+  Fields augment = fields.object("augment");
+  images.augment.shift = augment.number("shift", 0, 0, 1e4);
+  images.augment.rotation = augment.number("rotation", 0, 0, 180);
+  images.augment.scale = augment.number("scale", 0, 0, 0.9);
+  images.augment.shear = augment.number("shear", 0, 0, 2);
+  augment.finish();
+  fields.finish();
+  return images;
+}
+
+TextDataSpec read_text(Fields fields, const std::filesystem::path& folder) {
+  TextDataSpec text;
+  const Json& files = fields.at("files");
+  if (!files.is_array() || files.empty()) {
+    throw Error(ErrorCode::kFormat, cat(fields.where("files"), " must be a list of {\"path\": ...}"));
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    Fields file(files[i], cat(fields.where("files"), "[", i, "]"));
+    TextFile& added = text.files.emplace_back();
+    added.path = existing_file(file, "path", folder);
+    added.begin_after = file.text("begin_after", "");
+    added.end_before = file.text("end_before", "");
+    file.finish();
+  }
+  text.held_out = fields.number("held_out", text.held_out, 0, 0.9);
+  text.short_fraction = fields.number("short_fraction", 0, 0, 1);
+  text.short_minimum = fields.integer("short_minimum", text.short_minimum, 1, 1 << 30);
+  fields.finish();
+  return text;
+}
+
+MaskingSpec read_masking(Fields fields) {
+  MaskingSpec masking;
+  masking.rate = fields.number("rate", masking.rate, 1e-6, 1);
+  masking.byte_weight = fields.number("byte_weight", masking.byte_weight, 0, 1e6);
+  masking.word_weight = fields.number("word_weight", masking.word_weight, 0, 1e6);
+  masking.span_weight = fields.number("span_weight", masking.span_weight, 0, 1e6);
+  masking.span_length = fields.number("span_length", masking.span_length, 1, 1e6);
+  fields.finish();
+  if (masking.byte_weight + masking.word_weight + masking.span_weight <= 0) {
+    throw Error(ErrorCode::kArgument, cat(fields.where("byte_weight"), ", word_weight and "
+                                          "span_weight are all 0: nothing would be masked"));
+  }
+  return masking;
+}
+
+SeriesDataSpec read_series(Fields fields) {
+  SeriesDataSpec series;
+  series.train_examples = fields.integer("train_examples", series.train_examples, 1, 1 << 24);
+  series.test_examples = fields.integer("test_examples", series.test_examples, 1, 1 << 24);
+  series.noise = fields.number("noise", series.noise, 0, 1e3);
+  fields.finish();
+  return series;
+}
+
+void read_task(Fields& fields, const std::filesystem::path& data, Recipe& recipe) {
+  constexpr TaskKind kKinds[] = {TaskKind::kImageClassification, TaskKind::kMaskedLanguageModel,
+                                 TaskKind::kSeriesClassification};
+  fields.at("task");
+  recipe.task = kKinds[fields.choice(
+      "task", 0, {"image_classification", "masked_language_model", "series_classification"})];
+  fields.at("data");
+  switch (recipe.task) {
+    case TaskKind::kImageClassification:
+      recipe.images = read_images(fields.object("data"), data);
+      break;
+    case TaskKind::kMaskedLanguageModel:
+      recipe.text = read_text(fields.object("data"), data);
+      recipe.masking = read_masking(fields.object("masking"));
+      break;
+    case TaskKind::kSeriesClassification:
+      recipe.series = read_series(fields.object("data"));
+      break;
+  }
+  if (recipe.task != TaskKind::kMaskedLanguageModel) {
+    recipe.label_smoothing = fields.number("label_smoothing", 0, 0, 1);
+  }
+  if (fields.has("preprocessor")) {
+    recipe.preprocessor = fields.at("preprocessor");
+  }
+}
+
+void read_run(Fields& fields, Recipe& recipe) {
+  fields.at("batch_size");
+  fields.at("steps");
+  recipe.batch_size = fields.integer("batch_size", 0, 1, 1 << 20);
+  recipe.steps = fields.integer("steps", 0, 1, kMaxSteps);
+  recipe.seed = static_cast<uint64_t>(
+      fields.integer("seed", 0, 0, std::numeric_limits<int64_t>::max()));
+  recipe.evaluate_every = fields.integer("evaluate_every", 0, 0, kMaxSteps);
+  recipe.evaluate_limit = fields.integer("evaluate_limit", 0, 0, kMaxSteps);
+  recipe.checkpoint_every = fields.integer("checkpoint_every", 0, 0, kMaxSteps);
+  constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+  recipe.save_dtype = kDTypes[fields.choice("save_dtype", 0, {"F32", "F16", "BF16"})];
+}
+
+}  // namespace
+
+Recipe recipe_from_json(Json json, const std::filesystem::path& path, const RecipeOptions& options) {
+  const std::string where = printable(path.string());
+  if (!json.is_object()) {
+    throw Error(ErrorCode::kFormat, cat(where, ": a recipe is an object {...}, this is ",
+                                        json.type_name()));
+  }
+  for (const auto& [key, value] : options.overrides) {
+    apply_override(json, key, value);
+  }
+  const std::filesystem::path folder = path.parent_path();
+  Recipe recipe;
+  recipe.path = path;
+  Fields fields(json, where);
+  recipe.name = fields.text("name", path.stem().string());
+  recipe.description = fields.text("description", "");
+  fields.at("model");
+  recipe.model = read_model(fields.object("model"), folder);
+  recipe.init = read_init(fields.object("init"));
+  read_run(fields, recipe);
+  recipe.optimiser = read_optimiser(fields.object("optimiser"));
+  recipe.schedule = read_schedule(fields.object("schedule"), recipe.steps);
+  read_task(fields, options.data.empty() ? folder : options.data, recipe);
+  fields.finish();
+  recipe.source = json;
+  return recipe;
+}
+
+Recipe read_recipe(const std::filesystem::path& path, const RecipeOptions& options) {
+  return recipe_from_json(read_json(path), path, options);
+}
+
+}  // namespace perceiver::train

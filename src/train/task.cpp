@@ -1,0 +1,49 @@
+#include "train/task.h"
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+
+namespace perceiver::train {
+
+std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data) {
+  switch (recipe.task) {
+    case TaskKind::kImageClassification: return make_image_task(recipe, model, data);
+    case TaskKind::kMaskedLanguageModel: return make_language_task(recipe, model, data);
+    case TaskKind::kSeriesClassification: return make_series_task(recipe, model, data);
+  }
+  throw Error(ErrorCode::kInternal, "a task kind without a task");
+}
+
+const InputSpec& only_input(const ModelSpec& model, InputKind kind, const char* task) {
+  if (model.inputs.size() != 1 || model.inputs[0].kind != kind) {
+    throw Error(ErrorCode::kArgument,
+                cat(task, " needs a model with one ", kind == InputKind::kText ? "text" : "grid",
+                    " input; ", printable(model.name), " has ", model.inputs.size(), " input(s)",
+                    model.inputs.empty() ? "" : ", the first is ",
+                    model.inputs.empty() ? "" : printable(model.inputs[0].name)));
+  }
+  return model.inputs[0];
+}
+
+const OutputSpec& only_output(const ModelSpec& model, const char* task) {
+  if (model.outputs.size() != 1) {
+    throw Error(ErrorCode::kArgument, cat(task, " needs a model with one output; ",
+                                          printable(model.name), " has ", model.outputs.size()));
+  }
+  return model.outputs[0];
+}
+
+int64_t class_count(const ModelSpec& model, const char* task) {
+  const OutputSpec& output = only_output(model, task);
+  if (!output.single_row && model.decoder.kind == DecoderKind::kCrossAttend) {
+    throw Error(ErrorCode::kArgument, cat(task, " needs an output of one row (single_row); output ",
+                                          printable(output.name), " has several"));
+  }
+  return output.head == HeadKind::kNone ? model.decoder.output_channels : output.head_channels;
+}
+
+double count_correct(const at::Tensor& logits, const at::Tensor& labels) {
+  return logits.argmax(-1).eq(labels).sum().item<double>();
+}
+
+}  // namespace perceiver::train

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "perceiver/base/progress.h"
+#include "perceiver/nn/model.h"
+#include "perceiver/train/recipe.h"
+#include "perceiver/train/train.h"
+
+namespace perceiver::train {
+
+/// What one step sees.
+struct Batch {
+  nn::TensorInputs inputs;
+  nn::TensorRequest request;
+  at::Tensor targets;  ///< what the loss compares with; the task knows the shape
+  at::Tensor mask;     ///< which targets count; undefined = all
+};
+
+/// Data, loss and metrics of one kind of problem. The loop in train.cpp knows nothing else about it:
+/// a new kind of problem is one more subclass, its TaskKind and its part of the recipe.
+class Task {
+ public:
+  virtual ~Task() = default;
+  /// The batch of a step: a function of the recipe's seed and `step` alone.
+  virtual Batch training_batch(int64_t step) = 0;
+  /// @return [], differentiable
+  virtual at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const = 0;
+  virtual int64_t test_examples() const = 0;
+  /// Measures on the first `limit` test examples (0 = all).
+  virtual Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const = 0;
+};
+
+enum class TaskData { kTrainAndTest, kTestOnly };
+
+/// Reads the data and checks that `model` fits it.
+/// @throws Error(kArgument) naming both sides of a misfit; what the readers throw
+std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+
+std::unique_ptr<Task> make_image_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+std::unique_ptr<Task> make_language_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+std::unique_ptr<Task> make_series_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+
+/// The only input and the only output of a model, checked.
+/// @throws Error(kArgument) when there are more or the input is of another kind
+const InputSpec& only_input(const ModelSpec& model, InputKind kind, const char* task);
+const OutputSpec& only_output(const ModelSpec& model, const char* task);
+/// Classes a single-row output gives: the width of its logits.
+/// @throws Error(kArgument) unless it is one row that drops its index axis
+int64_t class_count(const ModelSpec& model, const char* task);
+
+/// Share of rows whose largest logit is at the label. @param logits [B, K] @param labels [B]
+double count_correct(const at::Tensor& logits, const at::Tensor& labels);
+
+}  // namespace perceiver::train

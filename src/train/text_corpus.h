@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "perceiver/train/recipe.h"
+#include "train/random.h"
+
+namespace perceiver::train {
+
+/// Text cut into a part to train on and a part held out, file by file.
+class TextCorpus {
+ public:
+  /// @throws Error(kIo), Error(kFormat) for a missing marker, Error(kArgument) when a file's
+  ///         training part is shorter than `min_bytes`
+  TextCorpus(const TextDataSpec& spec, int64_t min_bytes);
+
+  int64_t training_bytes() const { return training_bytes_; }
+  /// A stretch of exactly `length` training bytes of one file, files by their length; it begins at
+  /// the start of a word where one is near. `length` is at most the constructor's min_bytes.
+  std::string_view draw(int64_t length, Random& random) const;
+  /// The held-out parts cut into stretches of `length` bytes, in order; a shorter rest is dropped.
+  std::vector<std::string_view> held_out(int64_t length) const;
+
+ private:
+  struct File {
+    std::string text;
+    int64_t training = 0;  // bytes [0, training) may be trained on
+  };
+  std::vector<File> files_;
+  int64_t training_bytes_ = 0;
+};
+
+/// The text of a file as TextFile says, without byte order mark and carriage returns before line
+/// feeds. @throws Error(kIo), Error(kFormat)
+std::string read_text(const TextFile& file);
+
+}  // namespace perceiver::train
