@@ -146,6 +146,11 @@ Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor
   }
   for (int64_t begin = 0; begin < rows; begin += tile.rows) {
     const int64_t length = std::min(tile.rows, rows - begin);
+    if (tile.keys >= k.size(1) && !keep_state) {  // whole rows: the fused softmax is one pass, not four
+      at::Tensor scores = score_tile(q.narrow(1, begin, length), k, masked);
+      result.out.narrow(1, begin, length).copy_(at::bmm(at::softmax(scores, 2), v));
+      continue;
+    }
     RowState state = attend_rows(q.narrow(1, begin, length), k, v, masked, tile.keys);
     result.out.narrow(1, begin, length).copy_(state.weighted.div_(state.sum));
     if (keep_state) {

@@ -124,7 +124,10 @@ std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weigh
     at::set_num_threads(options.num_threads);
   }
   return std::make_unique<NnEngine>(
-      spec, weights, ModelOptions{to_scalar_type(options.dtype), options.tables, parse_device(options.device)});
+      spec, weights, ModelOptions{.dtype = to_scalar_type(options.dtype),
+                         .tables = options.tables,
+                         .device = parse_device(options.device),
+                         .share_weights = true});
 }
 
 }  // namespace perceiver::nn

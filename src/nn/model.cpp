@@ -28,8 +28,8 @@ Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights, const
     const at::Tensor given = to_tensor(weights.at(info.name));
     const at::ScalarType type = info.dtype == DType::kI64 ? at::kLong : options.dtype;
     const bool shares = given.scalar_type() == type && options.device.is_cpu();
-    // a tensor that shares memory with the caller's array must stay untouched by training
-    parameters.add(info, shares ? given.clone() : given.to(options.device, type));
+    // training writes into its weights, so they must not be the caller's
+    parameters.add(info, shares && !options.share_weights ? given.clone() : given.to(options.device, type));
   }
   return parameters;
 }

@@ -47,6 +47,9 @@ struct ModelOptions {
   at::ScalarType dtype = at::kFloat;
   DType tables = DType::kF32;  ///< see EngineOptions
   at::Device device = at::kCPU;
+  /// Use the caller's memory where dtype and device allow instead of copying: for inference on mapped
+  /// files. Such weights must not be trained.
+  bool share_weights = false;
 };
 
 /// The differentiable reference model: plain LibTorch, textbook order, any ModelSpec.
