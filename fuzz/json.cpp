@@ -1,0 +1,11 @@
+#include "perceiver/base/json.h"
+
+#include <nlohmann/json.hpp>
+
+#include "reader_fuzzer.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  return perceiver::io::fuzz_reader(data, size, [](const perceiver::io::FileBytes& file) {
+    perceiver::parse_json(file.bytes, file.where);
+  });
+}
