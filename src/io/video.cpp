@@ -69,7 +69,7 @@ class RgbConverter {
 
  private:
   void open(const AVFrame& frame, const std::string& where) {
-    constexpr int kFlags = SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT;
+    constexpr int kFlags = SWS_BICUBIC;  // the ffmpeg program's default: equal to its rgb24 output
     scaler_.reset(sws_getContext(frame.width, frame.height,
                                  static_cast<AVPixelFormat>(frame.format), frame.width,
                                  frame.height, AV_PIX_FMT_RGB24, kFlags, nullptr, nullptr, nullptr));
@@ -174,6 +174,17 @@ struct VideoReader::State {
     }
   }
 
+  /// Presentation time; a frame without one follows the frame before it.
+  double time_of(const AVFrame& decoded) {
+    if (decoded.best_effort_timestamp != AV_NOPTS_VALUE) {
+      last_seconds = static_cast<double>(decoded.best_effort_timestamp) *
+                     av_q2d(input.stream(index).time_base);
+    } else if (info.frames_per_second > 0.0) {
+      last_seconds += 1.0 / info.frames_per_second;
+    }
+    return last_seconds;
+  }
+
   bool wanted(double seconds) {
     constexpr double kTimeSlack = 1e-6;  // a start typed in decimal against a rational time stamp
     return seconds >= options.start_seconds - kTimeSlack && seen++ % options.frame_step == 0;
@@ -188,6 +199,7 @@ struct VideoReader::State {
   VideoInfo info;
   int index = -1, orientation = 1, layout = -1;
   int64_t seen = 0, delivered = 0;
+  double last_seconds = 0.0;
   bool drained = false;
 };
 
@@ -211,9 +223,7 @@ std::optional<VideoFrame> VideoReader::next() {
                   cat(s.input.where(), ": its picture changes from ", stored_width, "x",
                       stored_height, " to ", frame.width, "x", frame.height, " pixels or another layout"));
     }
-    const double seconds = static_cast<double>(std::max<int64_t>(
-                               frame.best_effort_timestamp, INT64_MIN / 2)) *
-                           av_q2d(s.input.stream(s.index).time_base);
+    const double seconds = s.time_of(frame);
     if (s.wanted(seconds)) {
       if (frame.decode_error_flags != 0 || (frame.flags & AV_FRAME_FLAG_CORRUPT) != 0) {
         throw Error(ErrorCode::kFormat,

@@ -56,7 +56,8 @@ class VideoReader {
   const VideoInfo& info() const;
 
   /// The next frame, or nothing after the last. Colours follow the file's matrix and range; where it
-  /// states none, BT.601 limited range (FFmpeg's and OpenCV's reading).
+  /// states none, BT.601 limited range (FFmpeg's and OpenCV's reading). Equal to `ffmpeg -pix_fmt
+  /// rgb24` and torchcodec in every level on the films tested.
   /// @throws Error(kFormat) damaged data, or a frame of another size than the first
   std::optional<VideoFrame> next();
 
