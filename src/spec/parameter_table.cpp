@@ -1,11 +1,11 @@
 #include <algorithm>
-#include <set>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
 #include "spec/checks.h"
+#include "spec/tensor_check.h"
 
 namespace perceiver {
 namespace {
@@ -244,33 +244,6 @@ void add_output(Table& table, const ModelSpec& spec, const ModelShape& shape,
   add_head(table, spec, shape, output);
 }
 
-/// "a, b, c and 5 more"
-class NameList {
- public:
-  void add(const std::string& text) {
-    if (++count_ <= 8) {
-      text_ += (count_ == 1 ? "" : ", ") + text;
-    }
-  }
-  bool empty() const { return count_ == 0; }
-  std::string text() const {
-    return count_ <= 8 ? text_ : cat(text_, " and ", count_ - 8, " more");
-  }
-
- private:
-  int64_t count_ = 0;
-  std::string text_;
-};
-
-bool is_float(DType dtype) {
-  return dtype == DType::kF64 || dtype == DType::kF32 || dtype == DType::kF16 ||
-         dtype == DType::kBF16;
-}
-
-bool dtype_fits(DType given, DType wanted) {
-  return is_float(wanted) == is_float(given) && given != DType::kBool;
-}
-
 }  // namespace
 
 std::vector<ParameterInfo> parameter_table(const ModelSpec& spec) {
@@ -297,39 +270,11 @@ int64_t parameter_count(const ModelSpec& spec) {
 }
 
 void check_parameters(const ModelSpec& spec, const ArrayMap& tensors, const std::string& where) {
-  NameList missing, surplus, misshapen;
-  std::set<std::string> known;
+  std::vector<spec_detail::WantedTensor> wanted;
   for (const ParameterInfo& info : parameter_table(spec)) {
-    known.insert(info.name);
-    const auto found = tensors.find(info.name);
-    if (found == tensors.end()) {
-      missing.add(cat(info.name, " ", shape_string(info.shape)));
-    } else if (found->second.shape() != info.shape) {
-      misshapen.add(cat(info.name, " is ", shape_string(found->second.shape()), ", needs ",
-                        shape_string(info.shape)));
-    } else if (!dtype_fits(found->second.dtype(), info.dtype)) {
-      misshapen.add(cat(info.name, " has dtype ", dtype_name(found->second.dtype()), ", needs ",
-                        dtype_name(info.dtype)));
-    }
+    wanted.push_back({info.name, info.shape, info.dtype});
   }
-  for (const auto& [name, tensor] : tensors) {
-    if (!known.contains(name)) {
-      surplus.add(cat(printable(name), " ", shape_string(tensor.shape())));
-    }
-  }
-  std::string message;
-  const auto append = [&](const char* what, const NameList& list) {
-    if (!list.empty()) {
-      message += cat(message.empty() ? "" : "; ", what, ": ", list.text());
-    }
-  };
-  append("missing", missing);
-  append("surplus", surplus);
-  append("misshapen", misshapen);
-  if (!message.empty()) {
-    throw Error(ErrorCode::kFormat,
-                cat(where, ": tensors do not fit the model; ", message));
-  }
+  spec_detail::check_tensors(wanted, tensors, where);
 }
 
 }  // namespace perceiver
