@@ -33,3 +33,6 @@ if(PERCEIVER_SANITIZE)
     -fno-omit-frame-pointer -g)
   add_link_options(-fsanitize=${_perceiver_sanitizers})
 endif()
+if(PERCEIVER_FUZZ)  # the fuzzers' link options bring the runtime; the rooms only count their branches
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -g)
+endif()

@@ -1,12 +1,4 @@
 // The only file of this room that knows which engines exist.
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/ones.h>
-
-#include <algorithm>
-#include <chrono>
-
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/nn/engine.h"
@@ -44,21 +36,6 @@ std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineChoice& ch
   return nn::make_engine(bundle.spec, bundle.weights, options);
 }
 
-double measure_gemm_peak(int num_threads) {
-  if (num_threads > 0) {
-    at::set_num_threads(num_threads);
-  }
-  constexpr int64_t kSide = 1536;  // large enough for the peak, some 0.1 s on two slow cores
-  const at::Tensor a = at::ones({kSide, kSide});
-  double best = 0;
-  for (int round = 0; round < 5; ++round) {
-    const auto start = std::chrono::steady_clock::now();
-    const at::Tensor product = at::mm(a, a);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, 2.0 * kSide * kSide * kSide / seconds);
-  }
-  return best;
-}
+double measure_gemm_peak(int num_threads) { return nn::measure_gemm_peak(num_threads); }
 
 }  // namespace perceiver::tasks

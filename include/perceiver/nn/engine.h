@@ -21,4 +21,8 @@ struct EngineOptions {
 std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weights,
                                     const EngineOptions& options = {});
 
+/// The fastest of a few large float32 matrix products on the CPU, in flops per second.
+/// @param num_threads  0 = leave LibTorch's setting
+double measure_gemm_peak(int num_threads);
+
 }  // namespace perceiver::nn
