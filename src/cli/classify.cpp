@@ -1,0 +1,141 @@
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/output.h"
+#include "cli/program.h"
+#include "cli/texts.h"
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "perceiver/io/image.h"
+#include "perceiver/tasks/image.h"
+#include "perceiver/tasks/text.h"
+
+namespace perceiver::cli {
+namespace {
+
+constexpr const char* kDetails =
+    "The model decides: for one that reads pictures, INPUT is a PNG, JPEG or PPM file; for one that\n"
+    "reads text, INPUT is the text itself, or '-' for one text per line of standard input.\n"
+    "Without --model: handwritten digits, light on dark (--invert for dark on light).";
+
+struct Options {
+  ModelOptions model;
+  std::vector<std::string> inputs;
+  std::string attention;
+  int64_t top = 5;
+  bool invert = false;
+};
+
+Json to_json(const std::string& input, const std::vector<tasks::Ranked>& classes) {
+  Json json = Json::array();
+  for (const tasks::Ranked& ranked : classes) {
+    json.push_back({{"index", ranked.index},
+                    {"label", ranked.label},
+                    {"probability", ranked.probability},
+                    {"logit", ranked.logit}});
+  }
+  return {{"input", input}, {"classes", json}};
+}
+
+void print(const std::string& input, const std::vector<tasks::Ranked>& classes) {
+  std::cout << input << "\n";
+  Table table({"", ""}, {true, false});
+  for (const tasks::Ranked& ranked : classes) {
+    table.add({percent(ranked.probability), ranked.label});
+  }
+  std::cout << table.text("  ");
+}
+
+io::Image inverted(const io::Image& picture) {
+  const io::Image rgb = io::to_rgb(picture);
+  Array out = rgb.pixels.clone();
+  uint8_t* value = out.mutable_data<uint8_t>();
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    value[i] = static_cast<uint8_t>(255 - value[i]);
+  }
+  return io::make_image(out);
+}
+
+std::vector<tasks::Ranked> classify_file(const tasks::Model& model, const Options& o,
+                                         const std::string& path) {
+  io::Image picture = io::read_image(path);
+  tasks::ClassifyImageOptions options;
+  options.top = o.top;
+  options.attention = !o.attention.empty();
+  const tasks::ImageAnswer answer = tasks::classify_image(
+      model.bundle, *model.engine, o.invert ? inverted(picture) : picture, options);
+  if (options.attention) {
+    io::write_png(o.attention, tasks::attention_picture(answer));
+  }
+  return answer.classes;
+}
+
+void check(const Options& o, const ModelSpec& spec, const std::string& folder) {
+  const bool text = tasks::is_text_classifier(spec);
+  if (!text && !tasks::is_image_classifier(spec)) {
+    throw Error(ErrorCode::kArgument,
+                cat(folder, ": this model classifies neither pictures nor text"));
+  }
+  if (!o.attention.empty()) {
+    if (text || o.inputs.size() != 1) {
+      throw UsageError("--attention shows one picture: give exactly one");
+    }
+    tasks::require_writable(o.attention);
+  }
+  if (text && o.invert) {
+    throw UsageError("--invert is for pictures");
+  }
+}
+
+int run(const Options& o) {
+  const std::string folder = o.model.model.empty() ? embedded_model("mnist-perceiver") : o.model.model;
+  const ModelSpec spec = tasks::load_spec(folder);
+  check(o, spec, folder);
+  const bool text = tasks::is_text_classifier(spec);
+  const std::vector<std::string> inputs = text ? read_texts(o.inputs) : o.inputs;
+  for (const std::string& input : inputs) {
+    if (!text && !std::filesystem::exists(input)) {
+      throw Error(ErrorCode::kIo, cat(input, ": No such file or directory"));
+    }
+  }
+  const tasks::Model model = tasks::open_model(folder, o.model.choice);
+  ProgressBar bar;
+  Json json = Json::array();
+  int64_t done = 0;
+  for (const std::string& input : inputs) {
+    const std::vector<tasks::Ranked> classes =
+        text ? tasks::classify_text(model.bundle, *model.engine, input, o.top)
+             : classify_file(model, o, input);
+    if (output_mode().json) {
+      json.push_back(to_json(input, classes));
+    } else {
+      print(input, classes);
+    }
+    bar.show({"classify", ++done, static_cast<int64_t>(inputs.size()), ""});
+  }
+  if (output_mode().json) {
+    print_json({{"model", folder}, {"results", json}});
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_classify(Program& program) {
+  auto o = std::make_shared<Options>();
+  CLI::App* verb = program.add("classify", "Say what a picture or a text is", kDetails);
+  add_model_options(verb, o->model, "mnist-perceiver");
+  verb->add_option("input", o->inputs, "Picture files or texts")->type_name("INPUT")->required();
+  verb->add_option("--top", o->top, "Classes shown")
+      ->type_name("K")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 100000));
+  verb->add_option("--attention", o->attention, "Write where the model looked, as a PNG")
+      ->type_name("FILE");
+  verb->add_flag("--invert", o->invert, "Swap light and dark first");
+  program.on(verb, [o] { return run(*o); });
+}
+
+}  // namespace perceiver::cli
