@@ -42,20 +42,31 @@ std::string error_text(int code) {
   return text;
 }
 
-CodecPtr open_picture_decoder(AVCodecID id, int64_t width, int64_t height,
-                              const std::string& where) {
+namespace {
+
+int get_filled_buffer(AVCodecContext* decoder, AVFrame* frame, int flags) {
+  const int code = avcodec_default_get_buffer2(decoder, frame, flags);
+  for (int i = 0; code >= 0 && i < AV_NUM_DATA_POINTERS && frame->buf[i] != nullptr; ++i) {
+    std::memset(frame->buf[i]->data, *static_cast<const uint8_t*>(decoder->opaque), frame->buf[i]->size);
+  }
+  return code;
+}
+
+CodecPtr open_decoder(const CodedPicture& picture, const std::string& where) {
   silence();
-  const AVCodec* codec = avcodec_find_decoder(id);
+  const AVCodec* codec = avcodec_find_decoder(picture.codec);
   if (codec == nullptr) {
     throw Error(ErrorCode::kUnsupported,
-                cat(where, ": this FFmpeg has no ", avcodec_get_name(id), " decoder"));
+                cat(where, ": this FFmpeg has no ", avcodec_get_name(picture.codec), " decoder"));
   }
   CodecPtr decoder = checked<CodecPtr>(avcodec_alloc_context3(codec));
   decoder->thread_count = 1;
   constexpr int64_t kAlignment = 128;  // decoders round the sides up before they compare
-  decoder->max_pixels = (width + kAlignment) * (height + kAlignment);
+  decoder->max_pixels = (picture.width + kAlignment) * (picture.height + kAlignment);
   decoder->err_recognition = AV_EF_EXPLODE;
   decoder->idct_algo = FF_IDCT_FAAN;  // floating point: nearest to libjpeg's, see read_image()
+  decoder->opaque = const_cast<uint8_t*>(&picture.fill);
+  decoder->get_buffer2 = &get_filled_buffer;
   const int code = avcodec_open2(decoder.get(), codec, nullptr);
   if (code < 0) {
     throw Error(ErrorCode::kUnsupported,
@@ -64,16 +75,18 @@ CodecPtr open_picture_decoder(AVCodecID id, int64_t width, int64_t height,
   return decoder;
 }
 
-FramePtr decode_picture(AVCodecContext& decoder, std::string_view bytes,
-                        const std::string& where) {
-  const PacketPtr packet = packet_of(bytes);
+}  // namespace
+
+FramePtr decode_picture(const CodedPicture& picture, const std::string& where) {
+  const CodecPtr decoder = open_decoder(picture, where);
+  const PacketPtr packet = packet_of(picture.bytes);
   FramePtr frame = new_frame();
-  int code = avcodec_send_packet(&decoder, packet.get());
+  int code = avcodec_send_packet(decoder.get(), packet.get());
   if (code >= 0) {
-    code = avcodec_send_packet(&decoder, nullptr);
+    code = avcodec_send_packet(decoder.get(), nullptr);
   }
   if (code >= 0) {
-    code = avcodec_receive_frame(&decoder, frame.get());
+    code = avcodec_receive_frame(decoder.get(), frame.get());
   }
   if (code < 0) {
     throw Error(ErrorCode::kFormat,
@@ -82,6 +95,11 @@ FramePtr decode_picture(AVCodecContext& decoder, std::string_view bytes,
   }
   if (frame->decode_error_flags != 0 || (frame->flags & AV_FRAME_FLAG_CORRUPT) != 0) {
     throw Error(ErrorCode::kFormat, cat(where, ": damaged picture data"));
+  }
+  if (frame->width != picture.width || frame->height != picture.height) {
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": damaged picture: ", frame->width, "x", frame->height,
+                    " pixels instead of ", picture.width, "x", picture.height));
   }
   return frame;
 }

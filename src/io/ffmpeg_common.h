@@ -59,11 +59,17 @@ PacketPtr packet_of(std::string_view bytes);
 /// FFmpeg's words for an error code: "Invalid data found when processing input".
 std::string error_text(int code);
 
-/// Decoder opened for one still picture of the size its header states, single-threaded.
-CodecPtr open_picture_decoder(AVCodecID id, int64_t width, int64_t height,
-                              const std::string& where);
+/// A still picture as its container describes it.
+struct CodedPicture {
+  AVCodecID codec = AV_CODEC_ID_NONE;
+  std::string_view bytes;
+  int64_t width = 0, height = 0;  ///< as the header states them
+  /// Value every byte of the frame has before decoding, to find out what was left unwritten.
+  uint8_t fill = 0;
+};
 
-/// The one frame in `bytes`. @throws Error(kFormat) naming `where` when it does not decode cleanly
-FramePtr decode_picture(AVCodecContext& decoder, std::string_view bytes, const std::string& where);
+/// Decodes it with one thread. @throws Error(kFormat) naming `where` when that does not go cleanly or
+/// the frame has another size; Error(kUnsupported) without such a decoder
+FramePtr decode_picture(const CodedPicture& picture, const std::string& where);
 
 }  // namespace perceiver::io::ffmpeg

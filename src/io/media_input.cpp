@@ -37,6 +37,13 @@ int refuse_to_open(AVFormatContext*, AVIOContext**, const char*, int, AVDictiona
   return AVERROR(EPERM);
 }
 
+/// Decoders round the sides up before they compare, so theirs is a coarser second line; the exact limit
+/// is checked on what the file states.
+int64_t decoder_pixels(int64_t max_pixels) {
+  constexpr int64_t kSlack = 1 << 20;
+  return std::min(max_pixels, int64_t{1} << 40) * 2 + kSlack;
+}
+
 struct Dictionary {
   AVDictionary* entries = nullptr;
   Dictionary() = default;
@@ -50,7 +57,9 @@ struct Dictionary {
 MediaInput::MediaInput(const std::filesystem::path& path,
                        std::initializer_list<ContentKind> kinds, const std::string& wanted,
                        int64_t max_pixels)
-    : where_(printable(path.string())), file_(MappedFile::open(path)), max_pixels_(max_pixels) {
+    : where_(printable(path.string())),
+      file_(MappedFile::open(path)),
+      max_pixels_(decoder_pixels(max_pixels)) {
   ffmpeg::silence();
   const std::string_view bytes(reinterpret_cast<const char*>(file_->data()), file_->size());
   const std::string_view head = bytes.substr(0, kContentHeadBytes);
@@ -61,7 +70,7 @@ MediaInput::MediaInput(const std::filesystem::path& path,
   }
   check_media_complete(kind_, bytes, where_);
   try {
-    open(max_pixels);
+    open();
   } catch (...) {
     close();  // a constructor that throws runs no destructor
     throw;
@@ -78,7 +87,7 @@ void MediaInput::close() {
   }
 }
 
-void MediaInput::open(int64_t max_pixels) {
+void MediaInput::open() {
   auto* buffer = static_cast<unsigned char*>(av_malloc(kBufferBytes));
   io_ = buffer == nullptr ? nullptr
                           : avio_alloc_context(buffer, kBufferBytes, 0, this, &MediaInput::read_bytes,
@@ -98,7 +107,7 @@ void MediaInput::open(int64_t max_pixels) {
   if (code >= 0) {
     std::vector<AVDictionary*> per_stream(format_->nb_streams, nullptr);
     for (AVDictionary*& entry : per_stream) {
-      av_dict_set_int(&entry, "max_pixels", max_pixels, 0);
+      av_dict_set_int(&entry, "max_pixels", max_pixels_, 0);
       av_dict_set(&entry, "threads", "1", 0);
     }
     code = avformat_find_stream_info(format_, per_stream.data());

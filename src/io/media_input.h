@@ -41,7 +41,7 @@ class MediaInput {
   bool read(AVPacket& packet, int index);
 
  private:
-  void open(int64_t max_pixels);
+  void open();
   void close();
 
   std::string where_;

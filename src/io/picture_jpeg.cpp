@@ -191,14 +191,8 @@ Image color_image(const AVFrame& frame, const JpegHeader& header, const std::str
 StoredImage decode_jpeg(std::string_view bytes, const std::string& where,
                         const ImageLimits& limits) {
   const JpegHeader header = parse_jpeg(bytes, where, limits);
-  const auto decoder =
-      ffmpeg::open_picture_decoder(AV_CODEC_ID_MJPEG, header.width, header.height, where);
-  const ffmpeg::FramePtr frame = ffmpeg::decode_picture(*decoder, header.stream, where);
-  if (frame->width != header.width || frame->height != header.height) {
-    throw Error(ErrorCode::kFormat,
-                cat(where, ": damaged JPEG: ", frame->width, "x", frame->height,
-                    " pixels instead of ", header.width, "x", header.height));
-  }
+  const ffmpeg::FramePtr frame = ffmpeg::decode_picture(
+      {AV_CODEC_ID_MJPEG, header.stream, header.width, header.height}, where);
   if (header.color == JpegColor::kGrey) {
     return {make_image(grey_pixels(plane_of(*frame, 0, where))), header.orientation};
   }

@@ -1,4 +1,4 @@
-#include <array>
+#include <algorithm>
 #include <cctype>
 #include <cstring>
 
@@ -29,7 +29,7 @@ enum PngColor : int { kPngGrey = 0, kPngRgb = 2, kPngPalette = 3, kPngGreyAlpha 
 struct PngHeader {
   int64_t width = 0, height = 0;
   int bits = 0, color = 0;
-  bool palette = false, transparency = false, end = false;
+  bool palette = false, transparency = false, interlaced = false, end = false;
   uint64_t data_bytes = 0;
   int orientation = 1;
   std::string stream;  ///< signature and the chunks that make pixels
@@ -73,6 +73,7 @@ void read_header(std::string_view data, PngHeader& header, const std::string& wh
   header.height = read_be32(data, 4);
   header.bits = static_cast<unsigned char>(data[8]);
   header.color = static_cast<unsigned char>(data[9]);
+  header.interlaced = data[12] != 0;
   check_image_size(header.width, header.height, limits, where);
   if (!depth_allowed(header.color, header.bits)) {
     damaged(where, cat("no such kind: colour type ", header.color, " with ", header.bits, " bits"));
@@ -224,17 +225,32 @@ Image image_of(const AVFrame& frame, bool alpha, const std::string& where) {
   return image;
 }
 
+/// FFmpeg gives a picture whose data end early as a frame whose last row (of the last pass) still has
+/// the bytes it had before. Only when that row could be black is a second decode needed to tell.
+bool last_row_holds_only(const AVFrame& frame, const PngHeader& header, uint8_t value) {
+  if (header.interlaced && frame.height == 1) {
+    return false;
+  }
+  const int row = header.interlaced ? (frame.height / 2) * 2 - 1 : frame.height - 1;
+  const int64_t row_bits = header.width * channels_of(header.color) * header.bits;
+  const auto bytes = static_cast<size_t>(std::max<int64_t>(1, row_bits / 8));
+  const uint8_t* data = frame.data[0] + ptrdiff_t{frame.linesize[0]} * row;
+  return std::all_of(data, data + bytes, [value](uint8_t byte) { return byte == value; });
+}
+
 }  // namespace
 
 StoredImage decode_png(std::string_view bytes, const std::string& where,
                        const ImageLimits& limits) {
   const PngHeader header = parse(bytes, where, limits);
-  const auto decoder =
-      ffmpeg::open_picture_decoder(AV_CODEC_ID_PNG, header.width, header.height, where);
-  const ffmpeg::FramePtr frame = ffmpeg::decode_picture(*decoder, header.stream, where);
-  if (frame->width != header.width || frame->height != header.height) {
-    damaged(where, cat(frame->width, "x", frame->height, " pixels instead of ", header.width, "x",
-                       header.height));
+  ffmpeg::CodedPicture picture{AV_CODEC_ID_PNG, header.stream, header.width, header.height};
+  ffmpeg::FramePtr frame = ffmpeg::decode_picture(picture, where);
+  if (last_row_holds_only(*frame, header, picture.fill)) {
+    picture.fill = 0xFF;
+    frame = ffmpeg::decode_picture(picture, where);
+    if (last_row_holds_only(*frame, header, picture.fill)) {
+      throw Error(ErrorCode::kFormat, cat(where, ": truncated PNG: its last row is missing"));
+    }
   }
   return {image_of(*frame, header.transparency, where), header.orientation};
 }

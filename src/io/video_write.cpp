@@ -139,7 +139,8 @@ class PictureTrack {
         height_(static_cast<int>(frames.size(1))),
         track_(muxer, encoder_of({"libx264", "libopenh264", "mpeg4"}, "H.264 or MPEG-4")),
         picture_(ffmpeg::new_frame()),
-        padded_(static_cast<size_t>(even(width_)) * static_cast<size_t>(even(height_)) * 3) {
+        padded_(static_cast<size_t>(even(width_)) * static_cast<size_t>(even(height_)) * 3 +
+                kReadAhead) {
     AVCodecContext& encoder = track_.encoder();
     encoder.width = even(width_);
     encoder.height = even(height_);
@@ -187,6 +188,8 @@ class PictureTrack {
   void flush() { track_.encode(nullptr); }
 
  private:
+  static constexpr size_t kReadAhead = 64;  // the scaler loads whole vectors
+
   static int even(int side) { return side + (side & 1); }
 
   /// Copies a frame, repeating its last row and column where a side is odd.

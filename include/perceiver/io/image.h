@@ -41,7 +41,7 @@ struct ImageLimits {
 
 struct ReadImageOptions {
   bool apply_orientation = true;  ///< turn and mirror as the EXIF orientation (JPEG, PNG eXIf) says
-  ImageLimits limits;
+  ImageLimits limits = {};
 };
 
 /// Reads a PNG (1 to 16 bits; grey, palette, RGB, alpha; interlaced or not), a JPEG (baseline or

@@ -32,7 +32,7 @@ struct ReadVideoOptions {
   double start_seconds = 0.0;  ///< first frame is the first one shown at or after this time
   int64_t max_frames = 0;      ///< 0 = all
   int64_t frame_step = 1;      ///< keep every n-th frame
-  VideoLimits limits;
+  VideoLimits limits = {};
 };
 
 struct VideoFrame {
