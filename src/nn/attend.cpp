@@ -1,4 +1,9 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
@@ -13,12 +18,6 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
-
-#include <ATen/core/grad_mode.h>
-
-#include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -41,14 +40,18 @@ at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
   const int64_t batch = x.size(0);
   const int64_t tokens = x.size(1);
   const int64_t width = x.size(2) / heads;
-  return x.view({batch, tokens, heads, width}).transpose(1, 2).reshape({batch * heads, tokens, width});
+  return x.view({batch, tokens, heads, width})
+      .transpose(1, 2)
+      .reshape({batch * heads, tokens, width});
 }
 
 /// The inverse: [B*H, T, d] -> [B, T, H*d].
 at::Tensor join_heads(const at::Tensor& x, int64_t heads) {
   const int64_t batch = x.size(0) / heads;
   const int64_t tokens = x.size(1);
-  return x.view({batch, heads, tokens, x.size(2)}).transpose(1, 2).reshape({batch, tokens, heads * x.size(2)});
+  return x.view({batch, heads, tokens, x.size(2)})
+      .transpose(1, 2)
+      .reshape({batch, tokens, heads * x.size(2)});
 }
 
 /// [B, M] true = attend -> [B*H, 1, M] true = masked; undefined stays undefined.
@@ -58,24 +61,34 @@ at::Tensor masked_keys(const at::Tensor& key_mask, int64_t heads) {
   }
   const int64_t batch = key_mask.size(0);
   const int64_t keys = key_mask.size(1);
-  return key_mask.logical_not().view({batch, 1, 1, keys}).expand({batch, heads, 1, keys}).reshape({batch * heads, 1, keys});
+  return key_mask.logical_not()
+      .view({batch, 1, 1, keys})
+      .expand({batch, heads, 1, keys})
+      .reshape({batch * heads, 1, keys});
 }
 
 double lowest(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return std::numeric_limits<double>::lowest();
-    case at::kHalf: return -65504.0;
-    case at::kBFloat16: return -3.3895313892515355e38;
-    default: return static_cast<double>(std::numeric_limits<float>::lowest());
+    case at::kDouble:
+      return std::numeric_limits<double>::lowest();
+    case at::kHalf:
+      return -65504.0;
+    case at::kBFloat16:
+      return -3.3895313892515355e38;
+    default:
+      return static_cast<double>(std::numeric_limits<float>::lowest());
   }
 }
 
-double score_scale(const at::Tensor& q) { return 1.0 / std::sqrt(static_cast<double>(q.size(-1))); }
+double score_scale(const at::Tensor& q) {
+  return 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+}
 
 /// Scaled, masked scores of one tile: [B*H, rows, keys].
 at::Tensor score_tile(const at::Tensor& q, const at::Tensor& k, const at::Tensor& masked) {
   const at::Tensor nothing = at::empty({1, 1, 1}, q.options());  // beta = 0: never read
-  at::Tensor scores = at::baddbmm(nothing, q, k.transpose(1, 2), /*beta=*/0, /*alpha=*/score_scale(q));
+  at::Tensor scores =
+      at::baddbmm(nothing, q, k.transpose(1, 2), /*beta=*/0, /*alpha=*/score_scale(q));
   if (masked.defined()) {
     scores.masked_fill_(masked, lowest(scores.scalar_type()));
   }
@@ -87,8 +100,10 @@ struct TileSizes {
   int64_t keys;
 };
 
-TileSizes choose_tiles(int64_t batch_heads, int64_t rows, int64_t keys, int64_t element_size, int64_t tile_bytes) {
-  const int64_t budget = std::max<int64_t>(1, (tile_bytes > 0 ? tile_bytes : kDefaultTileBytes) / (element_size * batch_heads));
+TileSizes choose_tiles(int64_t batch_heads, int64_t rows, int64_t keys, int64_t element_size,
+                       int64_t tile_bytes) {
+  const int64_t budget = std::max<int64_t>(
+      1, (tile_bytes > 0 ? tile_bytes : kDefaultTileBytes) / (element_size * batch_heads));
   const int64_t tile_keys = std::clamp<int64_t>(keys, 1, std::min<int64_t>(kKeysPerTile, budget));
   return {std::clamp<int64_t>(budget / tile_keys, 1, std::max<int64_t>(rows, 1)), tile_keys};
 }
@@ -104,15 +119,17 @@ struct RowState {
   at::Tensor weighted;  ///< [B*H, rows, dv] of exp(score - maximum) * value
 };
 
-RowState attend_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& masked,
-                     int64_t tile_keys) {
+RowState attend_rows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const at::Tensor& masked, int64_t tile_keys) {
   RowState state;
   const int64_t keys = k.size(1);
   for (int64_t begin = 0; begin < keys; begin += tile_keys) {
     const int64_t length = std::min(tile_keys, keys - begin);
-    at::Tensor scores = score_tile(q, k.narrow(1, begin, length), narrow_mask(masked, begin, length));
+    at::Tensor scores =
+        score_tile(q, k.narrow(1, begin, length), narrow_mask(masked, begin, length));
     const at::Tensor block_maximum = scores.amax({2}, /*keepdim=*/true);
-    const at::Tensor maximum = begin == 0 ? block_maximum : at::maximum(state.maximum, block_maximum);
+    const at::Tensor maximum =
+        begin == 0 ? block_maximum : at::maximum(state.maximum, block_maximum);
     scores.sub_(maximum).exp_();
     const at::Tensor block_sum = scores.sum({2}, /*keepdim=*/true);
     const at::Tensor values = v.narrow(1, begin, length);
@@ -135,8 +152,8 @@ struct Attended {
   at::Tensor sum;      ///< [B*H, O, 1]
 };
 
-Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& masked,
-                      int64_t tile_bytes, bool keep_state) {
+Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                      const at::Tensor& masked, int64_t tile_bytes, bool keep_state) {
   const int64_t rows = q.size(1);
   const TileSizes tile = choose_tiles(q.size(0), rows, k.size(1), q.element_size(), tile_bytes);
   Attended result{at::empty({q.size(0), rows, v.size(2)}, q.options()), {}, {}};
@@ -146,7 +163,8 @@ Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor
   }
   for (int64_t begin = 0; begin < rows; begin += tile.rows) {
     const int64_t length = std::min(tile.rows, rows - begin);
-    if (tile.keys >= k.size(1) && !keep_state) {  // whole rows: the fused softmax is one pass, not four
+    if (tile.keys >= k.size(1) &&
+        !keep_state) {  // whole rows: the fused softmax is one pass, not four
       at::Tensor scores = score_tile(q.narrow(1, begin, length), k, masked);
       result.out.narrow(1, begin, length).copy_(at::bmm(at::softmax(scores, 2), v));
       continue;
@@ -163,8 +181,9 @@ Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor
 
 /// Differentiable attend_tiled over [B*H, tokens, width] tensors.
 struct TiledAttention : public torch::autograd::Function<TiledAttention> {
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v, const std::optional<at::Tensor>& mask, int64_t tile_bytes) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
+                            const at::Tensor& k, const at::Tensor& v,
+                            const std::optional<at::Tensor>& mask, int64_t tile_bytes) {
     const at::Tensor masked = mask.value_or(at::Tensor());
     Attended attended = attend_tiled(q, k, v, masked, tile_bytes, /*keep_state=*/true);
     context->save_for_backward({q, k, v, masked, attended.out, attended.maximum, attended.sum});
@@ -175,7 +194,8 @@ struct TiledAttention : public torch::autograd::Function<TiledAttention> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list grads) {
     const auto saved = context->get_saved_variables();
-    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &masked = saved[3], &out = saved[4];
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &masked = saved[3],
+                     &out = saved[4];
     const at::Tensor grad_out = grads[0].contiguous();
     // delta_i = sum_j P_ij dP_ij, obtained from the output alone
     const at::Tensor delta = (grad_out * out).sum({2}, /*keepdim=*/true);
@@ -206,8 +226,8 @@ struct TiledAttention : public torch::autograd::Function<TiledAttention> {
   }
 };
 
-at::Tensor attend_textbook(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& masked,
-                           double dropout) {
+at::Tensor attend_textbook(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const at::Tensor& masked, double dropout) {
   at::Tensor weights = at::softmax(score_tile(q, k, masked), 2);
   if (dropout > 0) {
     weights = at::dropout(weights, dropout, /*train=*/true);
@@ -215,33 +235,38 @@ at::Tensor attend_textbook(const at::Tensor& q, const at::Tensor& k, const at::T
   return at::bmm(weights, v);
 }
 
-void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& key_mask,
-                  int64_t heads) {
+void check_shapes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const at::Tensor& key_mask, int64_t heads) {
   const auto shape = [](const at::Tensor& x) { return shape_string(x.sizes().vec()); };
-  if (q.dim() != 3 || k.dim() != 3 || v.dim() != 3 || q.size(0) != k.size(0) || k.size(0) != v.size(0) ||
-      q.size(2) != k.size(2) || k.size(1) != v.size(1) || heads < 1 || q.size(2) % heads != 0 || v.size(2) % heads != 0) {
-    throw Error(ErrorCode::kShape, cat("[attend] queries ", shape(q), ", keys ", shape(k), " and values ", shape(v),
-                                       " do not fit together with ", heads, " heads"));
+  if (q.dim() != 3 || k.dim() != 3 || v.dim() != 3 || q.size(0) != k.size(0) ||
+      k.size(0) != v.size(0) || q.size(2) != k.size(2) || k.size(1) != v.size(1) || heads < 1 ||
+      q.size(2) % heads != 0 || v.size(2) % heads != 0) {
+    throw Error(ErrorCode::kShape,
+                cat("[attend] queries ", shape(q), ", keys ", shape(k), " and values ", shape(v),
+                    " do not fit together with ", heads, " heads"));
   }
   if (k.size(1) == 0) {
     throw Error(ErrorCode::kShape, "[attend] there is no key to attend to");
   }
-  if (key_mask.defined() && (key_mask.dim() != 2 || key_mask.size(0) != k.size(0) || key_mask.size(1) != k.size(1))) {
-    throw Error(ErrorCode::kShape, cat("[attend] the mask is ", shape(key_mask), " but the keys are ", shape(k)));
+  if (key_mask.defined() &&
+      (key_mask.dim() != 2 || key_mask.size(0) != k.size(0) || key_mask.size(1) != k.size(1))) {
+    throw Error(ErrorCode::kShape,
+                cat("[attend] the mask is ", shape(key_mask), " but the keys are ", shape(k)));
   }
 }
 
 }  // namespace
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& key_mask,
-                  const AttendOptions& options) {
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const at::Tensor& key_mask, const AttendOptions& options) {
   check_shapes(q, k, v, key_mask, options.num_heads);
   const int64_t heads = options.num_heads;
   const at::Tensor qh = split_heads(q, heads);
   const at::Tensor kh = split_heads(k, heads);
   const at::Tensor vh = split_heads(v, heads);
   const at::Tensor masked = masked_keys(key_mask, heads);
-  const bool differentiable = at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
+  const bool differentiable =
+      at::GradMode::is_enabled() && (q.requires_grad() || k.requires_grad() || v.requires_grad());
   const int64_t score_bytes = qh.size(0) * q.size(1) * k.size(1) * q.element_size();
   const int64_t tile_bytes = options.tile_bytes > 0 ? options.tile_bytes : kDefaultTileBytes;
   at::Tensor out;
@@ -266,8 +291,8 @@ at::Tensor attention_map(const at::Tensor& q, const at::Tensor& k, const at::Ten
                          const AttendOptions& options) {
   check_shapes(q, k, k, key_mask, options.num_heads);
   const int64_t heads = options.num_heads;
-  const at::Tensor weights =
-      at::softmax(score_tile(split_heads(q, heads), split_heads(k, heads), masked_keys(key_mask, heads)), 2);
+  const at::Tensor weights = at::softmax(
+      score_tile(split_heads(q, heads), split_heads(k, heads), masked_keys(key_mask, heads)), 2);
   at::Tensor map = weights.view({q.size(0), heads, q.size(1), k.size(1)});
   if (key_mask.defined() && options.masked_rows == MaskedRows::kZero) {
     map = map * key_mask.any(1).view({-1, 1, 1, 1}).to(map.scalar_type());

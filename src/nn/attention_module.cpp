@@ -18,10 +18,14 @@ namespace {
 at::Tensor activate(at::Tensor x, Activation kind) {
   const bool in_place = !at::GradMode::is_enabled() || !x.requires_grad();
   switch (kind) {
-    case Activation::kGeluErf: return in_place ? at::gelu_(x, "none") : at::gelu(x, "none");
-    case Activation::kGeluTanh: return in_place ? at::gelu_(x, "tanh") : at::gelu(x, "tanh");
-    case Activation::kRelu: return in_place ? at::relu_(x) : at::relu(x);
-    case Activation::kSilu: return in_place ? at::silu_(x) : at::silu(x);
+    case Activation::kGeluErf:
+      return in_place ? at::gelu_(x, "none") : at::gelu(x, "none");
+    case Activation::kGeluTanh:
+      return in_place ? at::gelu_(x, "tanh") : at::gelu(x, "tanh");
+    case Activation::kRelu:
+      return in_place ? at::relu_(x) : at::relu(x);
+    case Activation::kSilu:
+      return in_place ? at::silu_(x) : at::silu(x);
   }
   throw Error(ErrorCode::kInternal, "unknown activation");
 }
@@ -37,12 +41,14 @@ at::Tensor add_into(at::Tensor a, const at::Tensor& b) {
 }  // namespace
 
 at::Tensor AttentionModule::linear(const at::Tensor& x, const char* name) const {
-  return at::linear(x, parameters_.at(cat(prefix_, ".", name, ".weight")), parameters_.at(cat(prefix_, ".", name, ".bias")));
+  return at::linear(x, parameters_.at(cat(prefix_, ".", name, ".weight")),
+                    parameters_.at(cat(prefix_, ".", name, ".bias")));
 }
 
 at::Tensor AttentionModule::norm(const at::Tensor& x, const char* name) const {
   return at::layer_norm(x, {x.size(-1)}, parameters_.at(cat(prefix_, ".", name, ".weight")),
-                        parameters_.at(cat(prefix_, ".", name, ".bias")), compatibility_.layer_norm_eps);
+                        parameters_.at(cat(prefix_, ".", name, ".bias")),
+                        compatibility_.layer_norm_eps);
 }
 
 AttentionModule::KeysValues AttentionModule::keys_values(const at::Tensor& inputs) const {
@@ -50,8 +56,9 @@ AttentionModule::KeysValues AttentionModule::keys_values(const at::Tensor& input
   return {linear(normed, "key"), linear(normed, "value")};
 }
 
-at::Tensor AttentionModule::cross_attend(const at::Tensor& queries, const KeysValues& inputs, const at::Tensor& key_mask,
-                                         const at::Tensor& query_mask, bool training, at::Tensor* map) const {
+at::Tensor AttentionModule::cross_attend(const at::Tensor& queries, const KeysValues& inputs,
+                                         const at::Tensor& key_mask, const at::Tensor& query_mask,
+                                         bool training, at::Tensor* map) const {
   const AttendOptions options{.num_heads = shape_.num_heads,
                               .masked_rows = compatibility_.masked_rows,
                               .dropout = training ? compatibility_.attention_dropout : 0};
@@ -66,8 +73,10 @@ at::Tensor AttentionModule::cross_attend(const at::Tensor& queries, const KeysVa
   return finish(queries, attended, training);
 }
 
-at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training, at::Tensor* map) const {
-  const AttendOptions options{.num_heads = shape_.num_heads, .dropout = training ? compatibility_.attention_dropout : 0};
+at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training,
+                                        at::Tensor* map) const {
+  const AttendOptions options{.num_heads = shape_.num_heads,
+                              .dropout = training ? compatibility_.attention_dropout : 0};
   at::Tensor attended;
   {
     const at::Tensor normed = norm(latents, "norm_queries");
@@ -81,7 +90,8 @@ at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training
   return finish(latents, attended, training);
 }
 
-at::Tensor AttentionModule::finish(const at::Tensor& residual, const at::Tensor& attended, bool training) const {
+at::Tensor AttentionModule::finish(const at::Tensor& residual, const at::Tensor& attended,
+                                   bool training) const {
   const double p = training ? compatibility_.dropout : 0;
   const auto drop = [p](at::Tensor x) { return p > 0 ? at::dropout(x, p, true) : x; };
   at::Tensor x = drop(linear(attended, "output"));

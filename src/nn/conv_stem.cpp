@@ -1,15 +1,15 @@
 #include "nn/conv_stem.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/max_pool2d.h>
 #include <ATen/ops/relu.h>
-
-#include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "perceiver/base/str.h"
 
@@ -51,7 +51,8 @@ at::Tensor batch_norm(const StemContext& context, const std::string& prefix, con
   at::Tensor mean = parameters.at(prefix + ".running_mean");
   at::Tensor variance = parameters.at(prefix + ".running_var");
   at::Tensor count = parameters.at(prefix + ".num_batches_tracked");
-  const bool debiased = context.spec.compatibility.batch_norm_average == BatchNormAverage::kZeroDebiased;
+  const bool debiased =
+      context.spec.compatibility.batch_norm_average == BatchNormAverage::kZeroDebiased;
   if (context.training && debiased) {
     const at::NoGradGuard no_grad;
     const at::Tensor values = x.detach();
@@ -66,15 +67,18 @@ at::Tensor batch_norm(const StemContext& context, const std::string& prefix, con
   return at::batch_norm(x, parameters.at(prefix + ".weight"), parameters.at(prefix + ".bias"),
                         context.training && debiased ? at::Tensor() : mean,
                         context.training && debiased ? at::Tensor() : variance,
-                        /*training=*/context.training, update_in_place ? 1 - kBatchNormDecay : 0.0, kBatchNormEps,
+                        /*training=*/context.training, update_in_place ? 1 - kBatchNormDecay : 0.0,
+                        kBatchNormEps,
                         /*cudnn_enabled=*/true);
 }
 
-at::Tensor conv_layer(const StemContext& context, const InputSpec& input, int64_t layer, at::Tensor x) {
+at::Tensor conv_layer(const StemContext& context, const InputSpec& input, int64_t layer,
+                      at::Tensor x) {
   const std::string prefix = cat("inputs.", input.name);
   const at::Tensor& kernel = context.parameters.at(cat(prefix, ".conv.", layer, ".weight"));
   const bool same = context.spec.compatibility.conv_padding == ConvPadding::kSame;
-  x = same ? at::conv2d(pad_same(x, 7, 0), kernel, {}, {2, 2}) : at::conv2d(x, kernel, {}, {2, 2}, {3, 3});
+  x = same ? at::conv2d(pad_same(x, 7, 0), kernel, {}, {2, 2})
+           : at::conv2d(x, kernel, {}, {2, 2}, {3, 3});
   if (input.batch_norm) {
     x = batch_norm(context, cat(prefix, ".batch_norm.", layer), x);
   }

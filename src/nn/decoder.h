@@ -1,8 +1,8 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "nn/stems.h"
 #include "perceiver/nn/model.h"
@@ -11,7 +11,8 @@
 
 namespace perceiver::nn {
 
-/// The queries of one output, made block by block so that a huge output never needs them all at once.
+/// The queries of one output, made block by block so that a huge output never needs them all at
+/// once.
 class QueryRows {
  public:
   /// @param tokens  the inputs, for queries made of them
@@ -50,11 +51,13 @@ class QueryRows {
   std::optional<tokens::SeparablePositions> fourier_;
 };
 
-/// Final linear and per-row head: [B, rows, E] -> [B, rows, c]. Heads that need the grid come after.
+/// Final linear and per-row head: [B, rows, E] -> [B, rows, c]. Heads that need the grid come
+/// after.
 at::Tensor project_rows(const StemContext& context, const OutputSpec& output, at::Tensor rows);
 
 /// Grid heads, divisor and the shape the output promises.
 /// @param rows  [B, O, c]
-at::Tensor shape_output(const StemContext& context, const OutputSpec& output, const QueryRows& queries, at::Tensor rows);
+at::Tensor shape_output(const StemContext& context, const OutputSpec& output,
+                        const QueryRows& queries, at::Tensor rows);
 
 }  // namespace perceiver::nn

@@ -1,10 +1,10 @@
 #include "perceiver/nn/engine.h"
 
+#include <algorithm>
+
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/Context.h>
-
-#include <algorithm>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -35,13 +35,15 @@ ArrayMap to_arrays(const TensorMap& tensors) {
 /// Whether the decoder looks at the inputs again.
 bool queries_need_tokens(const ModelSpec& spec) {
   return std::any_of(spec.outputs.begin(), spec.outputs.end(), [](const OutputSpec& output) {
-    return output.concat_input || output.query == QueryKind::kInputTokens || output.query == QueryKind::kInputContent;
+    return output.concat_input || output.query == QueryKind::kInputTokens ||
+           output.query == QueryKind::kInputContent;
   });
 }
 
 class NnEncoded : public Encoded {
  public:
-  NnEncoded(at::Tensor latents, TokenArray tokens) : latents_(std::move(latents)), tokens_(std::move(tokens)) {}
+  NnEncoded(at::Tensor latents, TokenArray tokens)
+      : latents_(std::move(latents)), tokens_(std::move(tokens)) {}
   Array latents() const override { return to_arrays({{"", latents_}}).at(""); }
   const at::Tensor& tensor() const { return latents_; }
   const TokenArray& tokens() const { return tokens_; }
@@ -62,8 +64,8 @@ class NnEngine : public Engine {
   std::unique_ptr<Encoded> encode(const ModelInputs& inputs, Trace* trace) override {
     const at::NoGradGuard no_grad;
     TensorTrace traced{.attention = trace != nullptr && trace->attention, .tensors = {}};
-    TokenArray tokens =
-        model_.preprocess({to_tensors(inputs.arrays), to_tensors(inputs.masks), to_tensors(inputs.replaced)});
+    TokenArray tokens = model_.preprocess(
+        {to_tensors(inputs.arrays), to_tensors(inputs.masks), to_tensors(inputs.replaced)});
     at::Tensor latents = model_.encode(tokens, trace != nullptr ? &traced : nullptr);
     merge(traced, trace);
     if (!keep_tokens_) {
@@ -82,9 +84,14 @@ class NnEngine : public Engine {
       throw Error(ErrorCode::kArgument, "these latents were encoded by another engine");
     }
     TensorTrace traced{.attention = trace != nullptr && trace->attention, .tensors = {}};
-    const TensorRequest tensors{request.only,           request.points,         to_tensors(request.queries),
-                                to_tensors(request.query_masks), request.rows_per_block, request.progress};
-    TensorMap outputs = model_.decode(ours->tensor(), ours->tokens(), tensors, trace != nullptr ? &traced : nullptr);
+    const TensorRequest tensors{request.only,
+                                request.points,
+                                to_tensors(request.queries),
+                                to_tensors(request.query_masks),
+                                request.rows_per_block,
+                                request.progress};
+    TensorMap outputs = model_.decode(ours->tensor(), ours->tokens(), tensors,
+                                      trace != nullptr ? &traced : nullptr);
     merge(traced, trace);
     return to_arrays(outputs);
   }
@@ -106,28 +113,33 @@ at::Device parse_device(const std::string& name) {
   try {
     at::Device device(name);
     if (device.is_cuda() && !at::hasCUDA()) {
-      throw Error(ErrorCode::kArgument, cat("device ", printable(name), " was asked for, but no CUDA GPU can be used here"));
+      throw Error(ErrorCode::kArgument, cat("device ", printable(name),
+                                            " was asked for, but no CUDA GPU can be used here"));
     }
     return device;
   } catch (const c10::Error&) {
-    throw Error(ErrorCode::kArgument, cat("unknown device ", printable(name), ": cpu, cuda or cuda:N"));
+    throw Error(ErrorCode::kArgument,
+                cat("unknown device ", printable(name), ": cpu, cuda or cuda:N"));
   }
 }
 
 }  // namespace
 
-std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weights, const EngineOptions& options) {
-  if (options.dtype != DType::kF32 && options.dtype != DType::kF64 && options.dtype != DType::kBF16) {
-    throw Error(ErrorCode::kArgument, cat("the nn engine computes in F32, F64 or BF16, not ", dtype_name(options.dtype)));
+std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weights,
+                                    const EngineOptions& options) {
+  if (options.dtype != DType::kF32 && options.dtype != DType::kF64 &&
+      options.dtype != DType::kBF16) {
+    throw Error(ErrorCode::kArgument,
+                cat("the nn engine computes in F32, F64 or BF16, not ", dtype_name(options.dtype)));
   }
   if (options.num_threads > 0) {
     at::set_num_threads(options.num_threads);
   }
-  return std::make_unique<NnEngine>(
-      spec, weights, ModelOptions{.dtype = to_scalar_type(options.dtype),
-                         .tables = options.tables,
-                         .device = parse_device(options.device),
-                         .share_weights = true});
+  return std::make_unique<NnEngine>(spec, weights,
+                                    ModelOptions{.dtype = to_scalar_type(options.dtype),
+                                                 .tables = options.tables,
+                                                 .device = parse_device(options.device),
+                                                 .share_weights = true});
 }
 
 }  // namespace perceiver::nn

@@ -1,10 +1,10 @@
+#include <algorithm>
+#include <chrono>
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
-
-#include <algorithm>
-#include <chrono>
 
 #include "perceiver/nn/engine.h"
 

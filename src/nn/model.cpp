@@ -1,12 +1,12 @@
 #include "perceiver/nn/model.h"
 
+#include <algorithm>
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/where.h>
-
-#include <algorithm>
 
 #include "nn/decoder.h"
 #include "nn/stems.h"
@@ -21,7 +21,8 @@ namespace {
 /// Bytes of decoder intermediates at a time when the caller leaves the block size to us.
 constexpr int64_t kDecodeBlockBytes = int64_t{64} << 20;
 
-Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights, const ModelOptions& options) {
+Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights,
+                           const ModelOptions& options) {
   check_parameters(spec, weights, spec.name.empty() ? "weights" : spec.name);
   Parameters parameters;
   for (const ParameterInfo& info : parameter_table(spec)) {
@@ -29,13 +30,15 @@ Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights, const
     const at::ScalarType type = info.dtype == DType::kI64 ? at::kLong : options.dtype;
     const bool shares = given.scalar_type() == type && options.device.is_cpu();
     // training writes into its weights, so they must not be the caller's
-    parameters.add(info, shares && !options.share_weights ? given.clone() : given.to(options.device, type));
+    parameters.add(
+        info, shares && !options.share_weights ? given.clone() : given.to(options.device, type));
   }
   return parameters;
 }
 
 bool key_mask_needed(const TokenArray& tokens) {
-  return std::any_of(tokens.segments.begin(), tokens.segments.end(), [](const TokenSegment& s) { return s.mask.defined(); });
+  return std::any_of(tokens.segments.begin(), tokens.segments.end(),
+                     [](const TokenSegment& s) { return s.mask.defined(); });
 }
 
 /// Masks of all modalities side by side: [B, M] bool, or undefined when none has one.
@@ -47,7 +50,9 @@ at::Tensor joint_mask(const TokenArray& tokens, int64_t batch, const at::Device&
   for (const TokenSegment& segment : tokens.segments) {
     masks.push_back(segment.mask.defined()
                         ? segment.mask
-                        : at::empty({batch, segment.tokens}, at::TensorOptions().dtype(at::kBool).device(device)).fill_(true));
+                        : at::empty({batch, segment.tokens},
+                                    at::TensorOptions().dtype(at::kBool).device(device))
+                              .fill_(true));
   }
   return at::cat(masks, 1);
 }
@@ -62,7 +67,8 @@ int64_t batch_of(const TokenSegment& segment) {
   return segment.content.defined() ? segment.content.size(0) : segment.positions.size(0);
 }
 
-/// Appends `rows` [B, n, c] at `begin` of `all`; one copy, no list of blocks, when gradients are off.
+/// Appends `rows` [B, n, c] at `begin` of `all`; one copy, no list of blocks, when gradients are
+/// off.
 class RowCollector {
  public:
   explicit RowCollector(int64_t count) : count_(count) {}
@@ -89,13 +95,18 @@ class RowCollector {
 }  // namespace
 
 Model::Model(const ModelSpec& spec, const ArrayMap& weights, const ModelOptions& options)
-    : spec_(spec), shape_(resolve(spec)), options_(options), parameters_(make_parameters(spec, weights, options)) {}
+    : spec_(spec),
+      shape_(resolve(spec)),
+      options_(options),
+      parameters_(make_parameters(spec, weights, options)) {}
 
 namespace {
 
-StemContext stem_context(const ModelSpec& spec, const ModelShape& shape, Parameters& parameters, bool training,
-                         const ModelOptions& options) {
-  return {spec, shape, parameters, training, options.tables, at::TensorOptions().dtype(options.dtype).device(options.device)};
+StemContext stem_context(const ModelSpec& spec, const ModelShape& shape, Parameters& parameters,
+                         bool training, const ModelOptions& options) {
+  return {spec,           shape,
+          parameters,     training,
+          options.tables, at::TensorOptions().dtype(options.dtype).device(options.device)};
 }
 
 }  // namespace
@@ -110,8 +121,9 @@ TokenArray Model::preprocess(const TensorInputs& inputs) {
     tokens.segments.push_back(make_segment(context, input, inputs));
     const int64_t batch = batch_of(tokens.segments.back());
     if (batch != batch_of(tokens.segments.front())) {
-      throw Error(ErrorCode::kShape, cat("[input ", input.name, "] has a batch of ", batch, " but input ",
-                                         tokens.segments.front().modality, " has ", batch_of(tokens.segments.front())));
+      throw Error(ErrorCode::kShape, cat("[input ", input.name, "] has a batch of ", batch,
+                                         " but input ", tokens.segments.front().modality, " has ",
+                                         batch_of(tokens.segments.front())));
     }
   }
   return tokens;
@@ -122,7 +134,8 @@ at::Tensor Model::dense(const TokenArray& tokens) const {
   for (const TokenSegment& segment : tokens.segments) {
     at::Tensor part = positioned(segment);
     if (segment.constant.defined()) {
-      part = at::cat({part, segment.constant.unsqueeze(0).expand({part.size(0), part.size(1), -1})}, 2);
+      part = at::cat({part, segment.constant.unsqueeze(0).expand({part.size(0), part.size(1), -1})},
+                     2);
     }
     if (segment.replaced.defined()) {
       part = at::where(segment.replaced.unsqueeze(-1), segment.replacement, part);
@@ -138,15 +151,16 @@ at::Tensor Model::encode(const TokenArray& tokens, TensorTrace* trace) {
   at::Tensor inputs = dense(tokens);
   record(trace, "tokens", inputs);
   const std::vector<EncoderStep> steps = encoder_steps(spec_.encoder);
-  const int64_t crosses = std::count_if(steps.begin(), steps.end(), [](const EncoderStep& s) { return s.cross; });
+  const int64_t crosses =
+      std::count_if(steps.begin(), steps.end(), [](const EncoderStep& s) { return s.cross; });
   at::Tensor latents = parameters_.at("latents").unsqueeze(0).expand({batch, -1, -1});
   int64_t crosses_done = 0;
   int64_t layers_done = 0;
   int64_t states = 0;
   for (const EncoderStep& step : steps) {
     if (step.cross) {
-      const AttentionModule module(parameters_, cat("encoder.cross_attend.", step.weight_set), shape_.encoder_cross,
-                                   spec_.compatibility);
+      const AttentionModule module(parameters_, cat("encoder.cross_attend.", step.weight_set),
+                                   shape_.encoder_cross, spec_.compatibility);
       const AttentionModule::KeysValues keys_values = module.keys_values(inputs);
       if (++crosses_done == crosses) {
         inputs = at::Tensor();  // the last reader frees the largest array of the pass
@@ -155,16 +169,19 @@ at::Tensor Model::encode(const TokenArray& tokens, TensorTrace* trace) {
       latents = module.cross_attend(latents, keys_values, key_mask, {}, training_,
                                     trace != nullptr && trace->attention ? &map : nullptr);
       if (map.defined()) {
-        record(trace, crosses == 1 ? "attention.encoder" : cat("attention.encoder.", crosses_done - 1), map);
+        record(trace,
+               crosses == 1 ? "attention.encoder" : cat("attention.encoder.", crosses_done - 1),
+               map);
       }
       record(trace, cat("latents.", states++), latents);
       continue;
     }
     for (int64_t layer = 0; layer < spec_.encoder.num_self_attends_per_block; ++layer) {
-      const AttentionModule module(parameters_, cat("encoder.block.", step.weight_set, ".", layer), shape_.self,
-                                   spec_.compatibility);
+      const AttentionModule module(parameters_, cat("encoder.block.", step.weight_set, ".", layer),
+                                   shape_.self, spec_.compatibility);
       at::Tensor map;
-      latents = module.self_attend(latents, training_, trace != nullptr && trace->attention ? &map : nullptr);
+      latents = module.self_attend(latents, training_,
+                                   trace != nullptr && trace->attention ? &map : nullptr);
       if (map.defined()) {
         record(trace, cat("attention.self.", layers_done), map);
       }
@@ -185,28 +202,32 @@ struct DecodeParts {
   std::vector<at::Tensor> queries, rows, maps;  ///< only when traced
 };
 
-int64_t block_rows(const TensorRequest& request, const ModelShape& shape, int64_t batch, int64_t count) {
+int64_t block_rows(const TensorRequest& request, const ModelShape& shape, int64_t batch,
+                   int64_t count) {
   if (request.rows_per_block > 0) {
     return request.rows_per_block;
   }
   if (at::GradMode::is_enabled()) {
     return std::max<int64_t>(count, 1);
   }
-  const int64_t widest = std::max({shape.query_channels, shape.decoder_cross.qk_channels, shape.decoder_cross.v_channels,
-                                   shape.decoder_cross.mlp_channels});
-  return std::max<int64_t>(kDecodeBlockBytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(widest * batch, 1)), 256);
+  const int64_t widest =
+      std::max({shape.query_channels, shape.decoder_cross.qk_channels,
+                shape.decoder_cross.v_channels, shape.decoder_cross.mlp_channels});
+  return std::max<int64_t>(kDecodeBlockBytes / (static_cast<int64_t>(sizeof(float)) *
+                                                std::max<int64_t>(widest * batch, 1)),
+                           256);
 }
 
-at::Tensor decode_output(DecodeParts& parts, const OutputSpec& output, const QueryRows& queries, int64_t rows_per_block,
-                         const ProgressFn& progress) {
+at::Tensor decode_output(DecodeParts& parts, const OutputSpec& output, const QueryRows& queries,
+                         int64_t rows_per_block, const ProgressFn& progress) {
   RowCollector collected(queries.count());
   for (int64_t begin = 0; begin < queries.count(); begin += rows_per_block) {
     const int64_t end = std::min(begin + rows_per_block, queries.count());
     const at::Tensor block = queries.block(begin, end);
     at::Tensor map;
     const bool wants_map = parts.trace != nullptr && parts.trace->attention;
-    at::Tensor rows = parts.module.cross_attend(block, parts.latents, {}, queries.mask(begin, end), parts.context.training,
-                                                wants_map ? &map : nullptr);
+    at::Tensor rows = parts.module.cross_attend(block, parts.latents, {}, queries.mask(begin, end),
+                                                parts.context.training, wants_map ? &map : nullptr);
     if (parts.trace != nullptr) {
       parts.queries.push_back(block);
       parts.rows.push_back(rows);
@@ -223,7 +244,8 @@ at::Tensor decode_output(DecodeParts& parts, const OutputSpec& output, const Que
 }
 
 bool wanted(const TensorRequest& request, const std::string& name) {
-  return request.only.empty() || std::find(request.only.begin(), request.only.end(), name) != request.only.end();
+  return request.only.empty() ||
+         std::find(request.only.begin(), request.only.end(), name) != request.only.end();
 }
 
 void check_request(const ModelSpec& spec, const TensorRequest& request) {
@@ -243,8 +265,8 @@ void check_request(const ModelSpec& spec, const TensorRequest& request) {
 
 }  // namespace
 
-TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens, const TensorRequest& request,
-                        TensorTrace* trace) {
+TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens,
+                        const TensorRequest& request, TensorTrace* trace) {
   check_request(spec_, request);
   const StemContext context = stem_context(spec_, shape_, parameters_, training_, options_);
   TensorMap outputs;
@@ -253,7 +275,8 @@ TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens, con
     outputs[output.name] = project_rows(context, output, latents.mean(1));
     return outputs;
   }
-  const AttentionModule module(parameters_, "decoder.cross_attend", shape_.decoder_cross, spec_.compatibility);
+  const AttentionModule module(parameters_, "decoder.cross_attend", shape_.decoder_cross,
+                               spec_.compatibility);
   const AttentionModule::KeysValues keys_values = module.keys_values(latents);
   DecodeParts parts{context, module, keys_values, trace, {}, {}, {}};
   for (const QueryShape& query : shape_.outputs) {
@@ -276,7 +299,8 @@ TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens, con
   return outputs;
 }
 
-TensorMap Model::forward(const TensorInputs& inputs, const TensorRequest& request, TensorTrace* trace) {
+TensorMap Model::forward(const TensorInputs& inputs, const TensorRequest& request,
+                         TensorTrace* trace) {
   const TokenArray tokens = preprocess(inputs);
   const at::Tensor latents = encode(tokens, trace);
   return decode(latents, tokens, request, trace);

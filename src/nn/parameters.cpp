@@ -35,7 +35,8 @@ ArrayMap Parameters::to_arrays() const {
     const at::Tensor& tensor = entry.tensor;
     const bool widen = tensor.is_floating_point() && tensor.scalar_type() != at::kFloat;
     // clone: the caller may keep the array while training goes on changing the tensor
-    arrays.emplace(entry.info.name, to_array(widen ? tensor.to(at::kFloat) : tensor.detach().clone()));
+    arrays.emplace(entry.info.name,
+                   to_array(widen ? tensor.to(at::kFloat) : tensor.detach().clone()));
   }
   return arrays;
 }

@@ -1,9 +1,9 @@
+#include <numeric>
+
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
-
-#include <numeric>
 
 #include "nn/decoder.h"
 #include "perceiver/base/error.h"
@@ -24,7 +24,8 @@ const TokenSegment& find_segment(const TokenArray& tokens, const OutputSpec& out
       return segment;
     }
   }
-  fail(ErrorCode::kArgument, output, "needs the tokens of input ", output.of_input, ", which were not given");
+  fail(ErrorCode::kArgument, output, "needs the tokens of input ", output.of_input,
+       ", which were not given");
 }
 
 bool caller_gives_rows(const OutputSpec& output) {
@@ -52,8 +53,8 @@ QueryRows::QueryRows(const StemContext& context, const OutputSpec& output, const
   if (mask != request.query_masks.end() && context.spec.compatibility.decoder_uses_query_mask) {
     mask_ = mask->second.to(context.options.device(), at::kBool);
     if (mask_.sizes() != at::IntArrayRef({batch_, count_})) {
-      fail(ErrorCode::kShape, output, "query mask must be ", shape_string({batch_, count_}), ", got ",
-           shape_string(mask_.sizes().vec()));
+      fail(ErrorCode::kShape, output, "query mask must be ", shape_string({batch_, count_}),
+           ", got ", shape_string(mask_.sizes().vec()));
     }
   }
 }
@@ -64,7 +65,8 @@ void QueryRows::find_source(const TokenArray& tokens, const TensorRequest& reque
     content_ = find_segment(tokens, output_).content;
   }
   if (output_.query == QueryKind::kLearned) {
-    source_ = position_linears(context_.parameters, prefix, output_.position, context_.parameters.at(prefix + ".table"));
+    source_ = position_linears(context_.parameters, prefix, output_.position,
+                               context_.parameters.at(prefix + ".table"));
   } else if (output_.query == QueryKind::kInputTokens) {
     source_ = positioned(find_segment(tokens, output_));
   } else if (output_.query == QueryKind::kInputContent) {
@@ -72,17 +74,20 @@ void QueryRows::find_source(const TokenArray& tokens, const TensorRequest& reque
   } else if (caller_gives_rows(output_)) {
     const auto given = request.queries.find(output_.name);
     const bool coordinates = output_.query == QueryKind::kCoordinates;
-    const int64_t width = coordinates ? static_cast<int64_t>(output_.index_dims.size()) : output_.channels;
+    const int64_t width =
+        coordinates ? static_cast<int64_t>(output_.index_dims.size()) : output_.channels;
     if (given == request.queries.end()) {
-      fail(ErrorCode::kArgument, output_, "needs ", coordinates ? "coordinates" : "queries", " [B, O, ", width, "] from the caller");
+      fail(ErrorCode::kArgument, output_, "needs ", coordinates ? "coordinates" : "queries",
+           " [B, O, ", width, "] from the caller");
     }
     source_ = given->second.to(context_.options);
     if (source_.dim() != 3 || source_.size(0) != batch_ || source_.size(2) != width) {
-      fail(ErrorCode::kShape, output_, coordinates ? "coordinates" : "queries", " must be [", batch_, ", O, ", width,
-           "], got ", shape_string(source_.sizes().vec()));
+      fail(ErrorCode::kShape, output_, coordinates ? "coordinates" : "queries", " must be [",
+           batch_, ", O, ", width, "], got ", shape_string(source_.sizes().vec()));
     }
     if (coordinates) {
-      source_ = position_linears(context_.parameters, prefix, output_.position, fourier_features(output_.position, source_));
+      source_ = position_linears(context_.parameters, prefix, output_.position,
+                                 fourier_features(output_.position, source_));
     }
   }
 }
@@ -131,12 +136,14 @@ at::Tensor QueryRows::select_rows(const at::Tensor& rows, int64_t begin, int64_t
     return rows.narrow(dim, begin, end - begin);
   }
   const std::vector<int64_t> wanted = indices(begin, end);
-  return at::index_select(rows, dim, at::tensor(wanted, at::TensorOptions().dtype(at::kLong)).to(rows.device()));
+  return at::index_select(
+      rows, dim, at::tensor(wanted, at::TensorOptions().dtype(at::kLong)).to(rows.device()));
 }
 
 at::Tensor QueryRows::positions(int64_t begin, int64_t end) const {
   const at::Tensor table = to_tensor(fourier_->rows(indices(begin, end))).to(context_.options);
-  return position_linears(context_.parameters, cat("outputs.", output_.name, ".query"), output_.position, table);
+  return position_linears(context_.parameters, cat("outputs.", output_.name, ".query"),
+                          output_.position, table);
 }
 
 at::Tensor QueryRows::block(int64_t begin, int64_t end) const {

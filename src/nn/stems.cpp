@@ -1,5 +1,7 @@
 #include "nn/stems.h"
 
+#include <numbers>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bernoulli.h>
 #include <ATen/ops/cat.h>
@@ -13,8 +15,6 @@
 #include <ATen/ops/upsample_bicubic2d.h>
 #include <ATen/ops/zeros.h>
 
-#include <numbers>
-
 #include "nn/conv_stem.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -23,16 +23,21 @@
 namespace perceiver::nn {
 namespace {
 
-std::string shape_of(const at::Tensor& x) { return shape_string(x.sizes().vec()); }
+std::string shape_of(const at::Tensor& x) {
+  return shape_string(x.sizes().vec());
+}
 
-[[noreturn]] void wrong_shape(const InputSpec& input, const std::string& expected, const at::Tensor& given) {
-  throw Error(ErrorCode::kShape, cat("[input ", input.name, "] expected ", expected, ", got ", shape_of(given)));
+[[noreturn]] void wrong_shape(const InputSpec& input, const std::string& expected,
+                              const at::Tensor& given) {
+  throw Error(ErrorCode::kShape,
+              cat("[input ", input.name, "] expected ", expected, ", got ", shape_of(given)));
 }
 
 at::Tensor linear(const StemContext& context, const std::string& prefix, const at::Tensor& x) {
   const at::Tensor& weight = context.parameters.at(prefix + ".weight");
   // a 1x1 convolution keeps its two trailing axes in the checkpoint
-  return at::linear(x, weight.view({weight.size(0), weight.size(1)}), context.parameters.at(prefix + ".bias"));
+  return at::linear(x, weight.view({weight.size(0), weight.size(1)}),
+                    context.parameters.at(prefix + ".bias"));
 }
 
 /// Every downsample-th element along each axis of [B, axes..., C].
@@ -46,11 +51,13 @@ at::Tensor strided(at::Tensor grid, const std::vector<int64_t>& strides) {
   return grid;
 }
 
-at::Tensor patches(const StemContext& context, const InputSpec& input, const std::string& prefix, at::Tensor x) {
+at::Tensor patches(const StemContext& context, const InputSpec& input, const std::string& prefix,
+                   at::Tensor x) {
   for (size_t axis = 0; axis < input.downsample.size(); ++axis) {
     if (x.size(static_cast<int64_t>(axis) + 1) % input.downsample[axis] != 0) {
-      throw Error(ErrorCode::kShape, cat("[input ", input.name, "] extents of ", shape_of(x),
-                                         " must be divisible by the patch ", shape_string(input.downsample)));
+      throw Error(ErrorCode::kShape,
+                  cat("[input ", input.name, "] extents of ", shape_of(x),
+                      " must be divisible by the patch ", shape_string(input.downsample)));
     }
   }
   x = space_to_depth(x, input.downsample);
@@ -70,51 +77,59 @@ at::Tensor grid_content(const StemContext& context, const InputSpec& input, cons
   }
   const std::string stem = cat("inputs.", input.name, ".stem");
   switch (input.stem) {
-    case Stem::kPixels: return strided(raw, input.downsample);
+    case Stem::kPixels:
+      return strided(raw, input.downsample);
     case Stem::kLinear:
-    case Stem::kConv1x1: return linear(context, stem, strided(raw, input.downsample));
-    case Stem::kConv: return conv_stem(context, input, raw);
-    case Stem::kPatches: return patches(context, input, stem, raw);
+    case Stem::kConv1x1:
+      return linear(context, stem, strided(raw, input.downsample));
+    case Stem::kConv:
+      return conv_stem(context, input, raw);
+    case Stem::kPatches:
+      return patches(context, input, stem, raw);
   }
   throw Error(ErrorCode::kInternal, "unknown stem");
 }
 
 /// A learned table for another grid than it was made for: bicubic, as transformers resizes it.
-at::Tensor resized_table(const InputSpec& input, const at::Tensor& table, const std::vector<int64_t>& trained,
-                         const std::vector<int64_t>& wanted) {
+at::Tensor resized_table(const InputSpec& input, const at::Tensor& table,
+                         const std::vector<int64_t>& trained, const std::vector<int64_t>& wanted) {
   if (trained == wanted) {
     return table;
   }
   if (trained.size() != 2) {
-    throw Error(ErrorCode::kShape, cat("[input ", input.name, "] learned positions for a grid of ", shape_string(trained),
-                                       " can't be resized to ", shape_string(wanted), ": only planes can"));
+    throw Error(ErrorCode::kShape, cat("[input ", input.name, "] learned positions for a grid of ",
+                                       shape_string(trained), " can't be resized to ",
+                                       shape_string(wanted), ": only planes can"));
   }
   const int64_t channels = table.size(1);
   const at::Tensor plane = table.view({1, trained[0], trained[1], channels}).permute({0, 3, 1, 2});
-  const at::Tensor resized = at::upsample_bicubic2d(plane, {wanted[0], wanted[1]}, /*align_corners=*/false);
+  const at::Tensor resized =
+      at::upsample_bicubic2d(plane, {wanted[0], wanted[1]}, /*align_corners=*/false);
   return resized.view({channels, -1}).transpose(0, 1);
 }
 
-void add_grid_positions(const StemContext& context, const InputSpec& input, const TokenShape& tokens,
-                        TokenSegment& segment) {
+void add_grid_positions(const StemContext& context, const InputSpec& input,
+                        const TokenShape& tokens, TokenSegment& segment) {
   const std::string prefix = cat("inputs.", input.name, ".position");
   const PositionSpec& position = input.position;
   segment.add_positions = position.use == PositionUse::kAdd;
   if (position.kind == PositionKind::kTrainable) {
-    const at::Tensor table =
-        resized_table(input, context.parameters.at(prefix + ".table"), tokens.index_dims, segment.index_dims);
+    const at::Tensor table = resized_table(input, context.parameters.at(prefix + ".table"),
+                                           tokens.index_dims, segment.index_dims);
     segment.positions = position_linears(context.parameters, prefix, position, table);
   } else if (position.kind == PositionKind::kFourier) {
     tokens::SeparablePositions grid =
         tokens::fourier_grid(position, segment.index_dims, AxisGrid::kInclusive, context.tables);
-    segment.positions = position_linears(context.parameters, prefix, position, to_tensor(grid.dense()).to(context.options));
+    segment.positions = position_linears(context.parameters, prefix, position,
+                                         to_tensor(grid.dense()).to(context.options));
     if (position.num_extra_linears == 0 && position.project_channels == 0) {
       segment.separable = std::move(grid);
     }
   }
 }
 
-TokenSegment text_segment(const StemContext& context, const InputSpec& input, const at::Tensor& ids) {
+TokenSegment text_segment(const StemContext& context, const InputSpec& input,
+                          const at::Tensor& ids) {
   if (ids.dim() != 2 || ids.size(1) < 1 || ids.size(1) > input.index_dims[0]) {
     wrong_shape(input, cat("token ids [B, T] with 1 <= T <= ", input.index_dims[0]), ids);
   }
@@ -126,14 +141,16 @@ TokenSegment text_segment(const StemContext& context, const InputSpec& input, co
     const int64_t smallest = long_ids.min().item<int64_t>();
     const int64_t largest = long_ids.max().item<int64_t>();
     if (smallest < 0 || largest >= input.vocab_size) {
-      throw Error(ErrorCode::kArgument, cat("[input ", input.name, "] token id ", smallest < 0 ? smallest : largest,
-                                            " is outside the vocabulary of ", input.vocab_size));
+      throw Error(ErrorCode::kArgument,
+                  cat("[input ", input.name, "] token id ", smallest < 0 ? smallest : largest,
+                      " is outside the vocabulary of ", input.vocab_size));
     }
   }
   TokenSegment segment;
   segment.tokens = ids.size(1);
   segment.index_dims = {segment.tokens};
-  segment.content = at::embedding(context.parameters.at(cat("inputs.", input.name, ".embedding.weight")), long_ids);
+  segment.content = at::embedding(
+      context.parameters.at(cat("inputs.", input.name, ".embedding.weight")), long_ids);
   if (input.position.kind == PositionKind::kTrainable) {
     const std::string prefix = cat("inputs.", input.name, ".position");
     const at::Tensor table = context.parameters.at(prefix + ".table").narrow(0, 0, segment.tokens);
@@ -147,8 +164,8 @@ TokenSegment text_segment(const StemContext& context, const InputSpec& input, co
   return segment;
 }
 
-TokenSegment grid_segment(const StemContext& context, const InputSpec& input, const TokenShape& tokens,
-                          const at::Tensor& raw) {
+TokenSegment grid_segment(const StemContext& context, const InputSpec& input,
+                          const TokenShape& tokens, const at::Tensor& raw) {
   const at::Tensor content = grid_content(context, input, raw.to(context.options));
   TokenSegment segment;
   segment.index_dims = content.sizes().slice(1, static_cast<size_t>(content.dim()) - 2).vec();
@@ -158,7 +175,8 @@ TokenSegment grid_segment(const StemContext& context, const InputSpec& input, co
   return segment;
 }
 
-TokenSegment label_segment(const StemContext& context, const InputSpec& input, const at::Tensor& raw) {
+TokenSegment label_segment(const StemContext& context, const InputSpec& input,
+                           const at::Tensor& raw) {
   if (raw.dim() != 2 || raw.size(1) != input.channels) {
     wrong_shape(input, cat("[B, ", input.channels, "]"), raw);
   }
@@ -169,10 +187,14 @@ TokenSegment label_segment(const StemContext& context, const InputSpec& input, c
   return segment;
 }
 
-TokenSegment set_segment(const StemContext& context, const InputSpec& input, const at::Tensor& raw) {
+TokenSegment set_segment(const StemContext& context, const InputSpec& input,
+                         const at::Tensor& raw) {
   if (raw.dim() != 3 || raw.size(1) < 1 || raw.size(1) > input.index_dims[0] ||
       raw.size(2) != input.coordinates + input.channels) {
-    wrong_shape(input, cat("[B, M, ", input.coordinates + input.channels, "] with 1 <= M <= ", input.index_dims[0]), raw);
+    wrong_shape(input,
+                cat("[B, M, ", input.coordinates + input.channels,
+                    "] with 1 <= M <= ", input.index_dims[0]),
+                raw);
   }
   const at::Tensor values = raw.to(context.options);
   TokenSegment segment;
@@ -185,15 +207,16 @@ TokenSegment set_segment(const StemContext& context, const InputSpec& input, con
     }
   }
   if (input.coordinates > 0 && input.position.kind == PositionKind::kFourier) {
-    segment.positions = position_linears(context.parameters, cat("inputs.", input.name, ".position"), input.position,
-                                         fourier_features(input.position, values.narrow(2, 0, input.coordinates)));
+    segment.positions = position_linears(
+        context.parameters, cat("inputs.", input.name, ".position"), input.position,
+        fourier_features(input.position, values.narrow(2, 0, input.coordinates)));
     segment.add_positions = input.position.use == PositionUse::kAdd;
   }
   return segment;
 }
 
-void add_mask_token(const StemContext& context, const InputSpec& input, const TensorInputs& inputs, int64_t batch,
-                    TokenSegment& segment) {
+void add_mask_token(const StemContext& context, const InputSpec& input, const TensorInputs& inputs,
+                    int64_t batch, TokenSegment& segment) {
   if (input.mask_probability < 0) {
     return;
   }
@@ -201,10 +224,12 @@ void add_mask_token(const StemContext& context, const InputSpec& input, const Te
   if (given != inputs.replaced.end()) {
     segment.replaced = given->second.to(context.options.device(), at::kBool);
     if (segment.replaced.sizes() != at::IntArrayRef({batch, segment.tokens})) {
-      wrong_shape(input, cat("replaced tokens ", shape_string({batch, segment.tokens})), segment.replaced);
+      wrong_shape(input, cat("replaced tokens ", shape_string({batch, segment.tokens})),
+                  segment.replaced);
     }
   } else if (input.mask_probability > 0) {
-    const at::Tensor chance = at::ones({batch, segment.tokens}, context.options).mul_(input.mask_probability);
+    const at::Tensor chance =
+        at::ones({batch, segment.tokens}, context.options).mul_(input.mask_probability);
     segment.replaced = at::bernoulli(chance).to(at::kBool);
   }
   if (segment.replaced.defined()) {
@@ -214,7 +239,8 @@ void add_mask_token(const StemContext& context, const InputSpec& input, const Te
 
 }  // namespace
 
-TokenSegment make_segment(const StemContext& context, const TokenShape& tokens, const TensorInputs& inputs) {
+TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
+                          const TensorInputs& inputs) {
   const InputSpec& input = context.spec.input(tokens.name);
   const auto found = inputs.arrays.find(input.name);
   if (found == inputs.arrays.end()) {
@@ -223,17 +249,26 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens, 
   const at::Tensor raw = found->second.to(context.options.device());
   TokenSegment segment;
   switch (input.kind) {
-    case InputKind::kText: segment = text_segment(context, input, raw); break;
-    case InputKind::kGrid: segment = grid_segment(context, input, tokens, raw); break;
-    case InputKind::kLabel: segment = label_segment(context, input, raw); break;
-    case InputKind::kSet: segment = set_segment(context, input, raw); break;
+    case InputKind::kText:
+      segment = text_segment(context, input, raw);
+      break;
+    case InputKind::kGrid:
+      segment = grid_segment(context, input, tokens, raw);
+      break;
+    case InputKind::kLabel:
+      segment = label_segment(context, input, raw);
+      break;
+    case InputKind::kSet:
+      segment = set_segment(context, input, raw);
+      break;
   }
   segment.modality = input.name;
   const auto mask = inputs.masks.find(input.name);
   if (mask != inputs.masks.end()) {
     segment.mask = mask->second.to(context.options.device(), at::kBool);
     if (segment.mask.sizes() != at::IntArrayRef({raw.size(0), segment.tokens})) {
-      wrong_shape(input, cat("a mask of ", shape_string({raw.size(0), segment.tokens})), segment.mask);
+      wrong_shape(input, cat("a mask of ", shape_string({raw.size(0), segment.tokens})),
+                  segment.mask);
     }
   }
   if (context.spec.pad_inputs) {
@@ -254,8 +289,9 @@ at::Tensor positioned(const TokenSegment& segment) {
     return segment.positions;
   }
   const at::Tensor positions =
-      segment.positions.dim() == 3 ? segment.positions
-                                   : segment.positions.unsqueeze(0).expand({segment.content.size(0), -1, -1});
+      segment.positions.dim() == 3
+          ? segment.positions
+          : segment.positions.unsqueeze(0).expand({segment.content.size(0), -1, -1});
   return at::cat({segment.content, positions}, 2);
 }
 
@@ -281,7 +317,8 @@ at::Tensor space_to_depth(const at::Tensor& grid, const std::vector<int64_t>& bl
 
 at::Tensor depth_to_space(const at::Tensor& grid, const std::vector<int64_t>& block) {
   const int64_t axes = grid.dim() - 2;
-  std::vector<int64_t> split(grid.sizes().begin(), grid.sizes().end() - 1), order{0}, merged{grid.size(0)};
+  std::vector<int64_t> split(grid.sizes().begin(), grid.sizes().end() - 1), order{0},
+      merged{grid.size(0)};
   int64_t channels = grid.size(-1);
   for (int64_t axis = 0; axis < axes; ++axis) {
     const int64_t extent = block[static_cast<size_t>(axis)];
@@ -297,15 +334,15 @@ at::Tensor depth_to_space(const at::Tensor& grid, const std::vector<int64_t>& bl
   return grid.reshape(split).permute(order).reshape(merged);
 }
 
-at::Tensor position_linears(const Parameters& parameters, const std::string& prefix, const PositionSpec& position,
-                            at::Tensor encoding) {
+at::Tensor position_linears(const Parameters& parameters, const std::string& prefix,
+                            const PositionSpec& position, at::Tensor encoding) {
   const auto apply = [&](const std::string& name, const at::Tensor& x) {
     return at::linear(x, parameters.at(name + ".weight"), parameters.at(name + ".bias"));
   };
   for (int64_t i = 0; i < position.num_extra_linears; ++i) {
     encoding = encoding + apply(cat(prefix, ".extra.", i), encoding);
     if (i + 1 < position.num_extra_linears) {
-      encoding = encoding + at::relu(encoding);  // DeepMind's PositionEncodingProjector neighbour
+      encoding = at::relu(encoding);
     }
   }
   return position.project_channels > 0 ? apply(prefix + ".projection", encoding) : encoding;

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "perceiver/nn/model.h"
 
@@ -16,12 +16,13 @@ struct StemContext {
   const ModelShape& shape;
   Parameters& parameters;  ///< batch norm updates its statistics in training
   bool training;
-  DType tables;            ///< precision Fourier tables are computed in
+  DType tables;  ///< precision Fourier tables are computed in
   at::TensorOptions options;
 };
 
 /// @throws Error(kShape) naming the modality, the expected and the given shape
-TokenSegment make_segment(const StemContext& context, const TokenShape& tokens, const TensorInputs& inputs);
+TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
+                          const TensorInputs& inputs);
 
 /// [B, M_m, content + position], without padding; the "inputs with position" of one modality.
 at::Tensor positioned(const TokenSegment& segment);
@@ -31,8 +32,8 @@ at::Tensor space_to_depth(const at::Tensor& grid, const std::vector<int64_t>& bl
 at::Tensor depth_to_space(const at::Tensor& grid, const std::vector<int64_t>& block);
 
 /// `.extra.<i>` residual linears and `.projection` on an encoding, where the position has them.
-at::Tensor position_linears(const Parameters& parameters, const std::string& prefix, const PositionSpec& position,
-                            at::Tensor encoding);
+at::Tensor position_linears(const Parameters& parameters, const std::string& prefix,
+                            const PositionSpec& position, at::Tensor encoding);
 
 /// Fourier features of coordinates [..., d] -> [..., channels], differentiable.
 at::Tensor fourier_features(const PositionSpec& position, const at::Tensor& coordinates);

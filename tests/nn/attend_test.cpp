@@ -1,3 +1,9 @@
+#include <cmath>
+#include <ostream>
+#include <vector>
+
+#include <gtest/gtest.h>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
@@ -10,11 +16,6 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
-#include <gtest/gtest.h>
-
-#include <cmath>
-#include <ostream>
-#include <vector>
 
 #include "perceiver/base/error.h"
 #include "perceiver/nn/attention.h"
@@ -23,12 +24,13 @@ namespace perceiver::nn {
 namespace {
 
 /// An independent statement of attention: loops, no softmax function, double.
-at::Tensor attend_by_loops(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& mask,
-                           int64_t heads, MaskedRows rows) {
+at::Tensor attend_by_loops(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const at::Tensor& mask, int64_t heads, MaskedRows rows) {
   const int64_t B = q.size(0), O = q.size(1), M = k.size(1);
   const int64_t dq = q.size(2) / heads, dv = v.size(2) / heads;
   at::Tensor out = at::zeros_like(v.narrow(1, 0, 1)).expand({B, O, v.size(2)}).contiguous();
-  const auto qa = q.accessor<double, 3>(), ka = k.accessor<double, 3>(), va = v.accessor<double, 3>();
+  const auto qa = q.accessor<double, 3>(), ka = k.accessor<double, 3>(),
+             va = v.accessor<double, 3>();
   auto oa = out.accessor<double, 3>();
   for (int64_t b = 0; b < B; ++b) {
     bool any = !mask.defined();
@@ -45,8 +47,9 @@ at::Tensor attend_by_loops(const at::Tensor& q, const at::Tensor& k, const at::T
             score += qa[b][o][h * dq + c] * ka[b][m][h * dq + c];
           }
           const bool valid = !mask.defined() || mask[b][m].item<bool>();
-          const double w = !any ? (rows == MaskedRows::kMean ? 1.0 : 0.0)
-                                : (valid ? std::exp(score / std::sqrt(static_cast<double>(dq))) : 0.0);
+          const double w =
+              !any ? (rows == MaskedRows::kMean ? 1.0 : 0.0)
+                   : (valid ? std::exp(score / std::sqrt(static_cast<double>(dq))) : 0.0);
           weight[static_cast<size_t>(m)] = w;
           total += w;
         }
@@ -69,8 +72,8 @@ struct Case {
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
-  *out << "B " << c.batch << " H " << c.heads << " queries " << c.queries << " keys " << c.keys << " qk head "
-       << c.qk_head << " v head " << c.v_head << (c.masked ? " masked" : "");
+  *out << "B " << c.batch << " H " << c.heads << " queries " << c.queries << " keys " << c.keys
+       << " qk head " << c.qk_head << " v head " << c.v_head << (c.masked ? " masked" : "");
 }
 
 class AttendTest : public testing::TestWithParam<Case> {
@@ -93,9 +96,11 @@ TEST_P(AttendTest, AgreesWithLoopsForEveryTileSizeAndMaskRule) {
   const at::NoGradGuard no_grad;
   for (const MaskedRows rows : {MaskedRows::kZero, MaskedRows::kMean}) {
     const at::Tensor expected = attend_by_loops(q, k, v, mask, GetParam().heads, rows);
-    for (const int64_t tile_bytes : {int64_t{8}, int64_t{64}, int64_t{200}, int64_t{4096}, int64_t{1} << 30}) {
+    for (const int64_t tile_bytes :
+         {int64_t{8}, int64_t{64}, int64_t{200}, int64_t{4096}, int64_t{1} << 30}) {
       const at::Tensor got =
-          attend(q, k, v, mask, {.num_heads = GetParam().heads, .masked_rows = rows, .tile_bytes = tile_bytes});
+          attend(q, k, v, mask,
+                 {.num_heads = GetParam().heads, .masked_rows = rows, .tile_bytes = tile_bytes});
       ASSERT_EQ(got.sizes(), expected.sizes());
       EXPECT_LT((got - expected).abs().max().item<double>(), 1e-12) << "tile_bytes " << tile_bytes;
     }
@@ -105,14 +110,16 @@ TEST_P(AttendTest, AgreesWithLoopsForEveryTileSizeAndMaskRule) {
 TEST_P(AttendTest, TiledGradientsEqualTextbookGradients) {
   const at::Tensor cotangent = at::randn({q.size(0), q.size(1), v.size(2)}, q.options());
   std::vector<std::vector<at::Tensor>> grads;
-  for (const int64_t tile_bytes : {int64_t{1} << 30, int64_t{64}}) {  // textbook autograd, then recomputed tiles
+  for (const int64_t tile_bytes :
+       {int64_t{1} << 30, int64_t{64}}) {  // textbook autograd, then recomputed tiles
     std::vector<at::Tensor> leaves;
     for (const at::Tensor& x : {q, k, v}) {
       leaves.push_back(x.clone().requires_grad_(true));
     }
-    const at::Tensor out =
-        attend(leaves[0], leaves[1], leaves[2], mask,
-               {.num_heads = GetParam().heads, .masked_rows = MaskedRows::kZero, .tile_bytes = tile_bytes});
+    const at::Tensor out = attend(leaves[0], leaves[1], leaves[2], mask,
+                                  {.num_heads = GetParam().heads,
+                                   .masked_rows = MaskedRows::kZero,
+                                   .tile_bytes = tile_bytes});
     (out * cotangent).sum().backward();
     grads.push_back({leaves[0].grad(), leaves[1].grad(), leaves[2].grad()});
   }
@@ -123,7 +130,8 @@ TEST_P(AttendTest, TiledGradientsEqualTextbookGradients) {
 
 TEST_P(AttendTest, GradientsEqualFiniteDifferences) {
   const at::Tensor cotangent = at::randn({q.size(0), q.size(1), v.size(2)}, q.options());
-  const AttendOptions options{.num_heads = GetParam().heads, .masked_rows = MaskedRows::kMean, .tile_bytes = 64};
+  const AttendOptions options{
+      .num_heads = GetParam().heads, .masked_rows = MaskedRows::kMean, .tile_bytes = 64};
   std::vector<at::Tensor> leaves;
   for (const at::Tensor& x : {q, k, v}) {
     leaves.push_back(x.clone().requires_grad_(true));
@@ -143,13 +151,14 @@ TEST_P(AttendTest, GradientsEqualFiniteDifferences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, AttendTest,
-                         testing::Values(Case{1, 1, 1, 1, 1, 1, false},    // one query, one key
-                                         Case{2, 1, 5, 7, 3, 3, false},    // odd width, one head
-                                         Case{2, 2, 4, 9, 2, 5, true},     // v wider than q/k, a masked row
-                                         Case{1, 3, 17, 33, 4, 1, true},   // v narrower
-                                         Case{2, 8, 3, 40, 4, 20, false},  // the language model's ratio
-                                         Case{2, 1, 40, 3, 6, 2, true}));  // more queries than keys
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, AttendTest,
+    testing::Values(Case{1, 1, 1, 1, 1, 1, false},    // one query, one key
+                    Case{2, 1, 5, 7, 3, 3, false},    // odd width, one head
+                    Case{2, 2, 4, 9, 2, 5, true},     // v wider than q/k, a masked row
+                    Case{1, 3, 17, 33, 4, 1, true},   // v narrower
+                    Case{2, 8, 3, 40, 4, 20, false},  // the language model's ratio
+                    Case{2, 1, 40, 3, 6, 2, true}));  // more queries than keys
 
 TEST(Attend, StaysFiniteForHugeScores) {
   const at::NoGradGuard no_grad;
@@ -182,7 +191,8 @@ TEST(Attend, AttentionMapRowsSumToOneAndReproduceAttend) {
   ASSERT_EQ(map.sizes(), (at::IntArrayRef{2, 2, 3, 5}));
   EXPECT_LT((map.sum(-1) - 1).abs().max().item<double>(), 1e-14);
   const at::Tensor head = at::bmm(map.select(1, 1), v.narrow(2, 3, 3));
-  EXPECT_LT((attend(q, k, v, {}, options).narrow(2, 3, 3) - head).abs().max().item<double>(), 1e-14);
+  EXPECT_LT((attend(q, k, v, {}, options).narrow(2, 3, 3) - head).abs().max().item<double>(),
+            1e-14);
 }
 
 }  // namespace

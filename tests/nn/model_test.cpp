@@ -1,3 +1,7 @@
+#include "perceiver/nn/model.h"
+
+#include <gtest/gtest.h>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
@@ -9,10 +13,8 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/tensor.h>
-#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
-#include "perceiver/nn/model.h"
 #include "perceiver/spec/parameters.h"
 
 // What must hold of any model, whatever its weights: rows do not depend on how they are asked for,
@@ -24,7 +26,8 @@ namespace {
 ModelSpec small_spec() {
   ModelSpec spec;
   spec.name = "small";
-  spec.encoder = {.num_latents = 5, .latent_channels = 8, .cross_attend = {}, .self_attend = {.num_heads = 2}};
+  spec.encoder = {
+      .num_latents = 5, .latent_channels = 8, .cross_attend = {}, .self_attend = {.num_heads = 2}};
   spec.encoder.num_blocks = 2;
   spec.encoder.num_self_attends_per_block = 2;
   return spec;
@@ -105,7 +108,8 @@ TEST(Model, BatchEqualsEachExampleAlone) {
   const at::Tensor together = model.forward({{{"inputs", images}}, {}, {}}).at("logits");
   ASSERT_EQ(together.sizes(), (at::IntArrayRef{3, 7}));
   for (int64_t i = 0; i < 3; ++i) {
-    const at::Tensor alone = model.forward({{{"inputs", images.narrow(0, i, 1)}}, {}, {}}).at("logits");
+    const at::Tensor alone =
+        model.forward({{{"inputs", images.narrow(0, i, 1)}}, {}, {}}).at("logits");
     EXPECT_LT(difference(together.narrow(0, i, 1), alone), 1e-12);
   }
 }
@@ -149,7 +153,8 @@ TEST(Model, MaskedTokensDoNotCount) {
   Model model = make_model(point_set());
   const at::Tensor points = at::rand({2, 11, 5}, at::kDouble);
   const at::Tensor padded = at::cat({points, at::randn({2, 6, 5}, at::kDouble)}, 1);
-  const at::Tensor mask = at::cat({at::ones({2, 11}, at::kBool), at::empty({2, 6}, at::kBool).fill_(false)}, 1);
+  const at::Tensor mask =
+      at::cat({at::ones({2, 11}, at::kBool), at::empty({2, 6}, at::kBool).fill_(false)}, 1);
   EXPECT_LT(difference(model.forward({{{"inputs", points}}, {}, {}}).at("logits"),
                        model.forward({{{"inputs", padded}}, {{"inputs", mask}}, {}}).at("logits")),
             1e-12);
@@ -157,19 +162,22 @@ TEST(Model, MaskedTokensDoNotCount) {
 
 TEST(Model, FullyMaskedInputFollowsTheSwitch) {
   const at::NoGradGuard no_grad;
-  const at::Tensor points = at::rand({1, 6, 5}, at::kDouble), others = at::rand({1, 6, 5}, at::kDouble);
+  const at::Tensor points = at::rand({1, 6, 5}, at::kDouble),
+                   others = at::rand({1, 6, 5}, at::kDouble);
   const at::Tensor nothing = at::empty({1, 6}, at::kBool).fill_(false);
   ModelSpec spec = point_set();
   spec.compatibility.masked_rows = MaskedRows::kZero;  // then the answer can't depend on the input
   Model zero = make_model(spec);
-  EXPECT_EQ(difference(zero.forward({{{"inputs", points}}, {{"inputs", nothing}}, {}}).at("logits"),
-                       zero.forward({{{"inputs", others}}, {{"inputs", nothing}}, {}}).at("logits")),
-            0);
+  EXPECT_EQ(
+      difference(zero.forward({{{"inputs", points}}, {{"inputs", nothing}}, {}}).at("logits"),
+                 zero.forward({{{"inputs", others}}, {{"inputs", nothing}}, {}}).at("logits")),
+      0);
   spec.compatibility.masked_rows = MaskedRows::kMean;  // the plain mean of the values
   Model mean = make_model(spec);
-  EXPECT_GT(difference(mean.forward({{{"inputs", points}}, {{"inputs", nothing}}, {}}).at("logits"),
-                       mean.forward({{{"inputs", others}}, {{"inputs", nothing}}, {}}).at("logits")),
-            1e-6);
+  EXPECT_GT(
+      difference(mean.forward({{{"inputs", points}}, {{"inputs", nothing}}, {}}).at("logits"),
+                 mean.forward({{{"inputs", others}}, {{"inputs", nothing}}, {}}).at("logits")),
+      1e-6);
 }
 
 TEST(Model, GradientsReachEveryParameterAndTheInput) {
@@ -187,7 +195,8 @@ TEST(Model, ReadsOtherGridSizesWhenNoTableIsTiedToOne) {
   const at::NoGradGuard no_grad;
   Model model = make_model(image_classifier());
   const at::Tensor wide = at::randn({1, 9, 5, 3}, at::kDouble);
-  EXPECT_EQ(model.forward({{{"inputs", wide}}, {}, {}}).at("logits").sizes(), (at::IntArrayRef{1, 7}));
+  EXPECT_EQ(model.forward({{{"inputs", wide}}, {}, {}}).at("logits").sizes(),
+            (at::IntArrayRef{1, 7}));
 }
 
 TEST(Model, LearnedPositionsAreResizedToOtherPlanes) {
@@ -197,7 +206,10 @@ TEST(Model, LearnedPositionsAreResizedToOtherPlanes) {
   spec.inputs[0].position.kind = PositionKind::kTrainable;
   spec.inputs[0].position.num_channels = 4;
   Model model = make_model(spec);
-  EXPECT_EQ(model.forward({{{"inputs", at::randn({1, 8, 3, 3}, at::kDouble)}}, {}, {}}).at("logits").size(1), 7);
+  EXPECT_EQ(model.forward({{{"inputs", at::randn({1, 8, 3, 3}, at::kDouble)}}, {}, {}})
+                .at("logits")
+                .size(1),
+            7);
 }
 
 TEST(Model, AttentionMapsComeOnRequestAndSumToOne) {
@@ -242,14 +254,21 @@ std::string message_of(const std::function<void()>& action) {
 
 TEST(Model, WrongInputsNameTheModalityAndBothShapes) {
   Model model = make_model(image_classifier());
-  const auto run = [&](const at::Tensor& x) { return message_of([&] { model.forward({{{"inputs", x}}, {}, {}}); }); };
-  EXPECT_EQ(run(at::ones({1, 4, 6, 2})), "[input inputs] expected [B] + [4, 6, 3], got [1, 4, 6, 2]");
+  const auto run = [&](const at::Tensor& x) {
+    return message_of([&] { model.forward({{{"inputs", x}}, {}, {}}); });
+  };
+  EXPECT_EQ(run(at::ones({1, 4, 6, 2})),
+            "[input inputs] expected [B] + [4, 6, 3], got [1, 4, 6, 2]");
   EXPECT_EQ(message_of([&] { model.forward({}); }), "[input inputs] is missing");
-  EXPECT_NE(message_of([&] { model.forward({{{"sound", at::ones({1})}}, {}, {}}); }).find("sound"), std::string::npos);
   EXPECT_NE(message_of([&] {
-              model.forward({{{"inputs", at::ones({1, 4, 6, 3})}}, {{"inputs", at::ones({1, 23})}}, {}});
-            }).find("[1, 24]"),
+              model.forward({{{"sound", at::ones({1})}}, {}, {}});
+            }).find("sound"),
             std::string::npos);
+  EXPECT_NE(
+      message_of([&] {
+        model.forward({{{"inputs", at::ones({1, 4, 6, 3})}}, {{"inputs", at::ones({1, 23})}}, {}});
+      }).find("[1, 24]"),
+      std::string::npos);
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <optional>
 #include <string>
+
+#include <ATen/core/Tensor.h>
 
 #include "perceiver/nn/parameters.h"
 #include "perceiver/spec/model_shape.h"
@@ -14,12 +14,12 @@ namespace perceiver::nn {
 struct AttendOptions {
   int64_t num_heads = 1;
   MaskedRows masked_rows = MaskedRows::kZero;
-  double dropout = 0;        ///< on the softmax result; > 0 only in training
-  int64_t tile_bytes = 0;    ///< scores made at a time; 0 = 64 MiB
+  double dropout = 0;      ///< on the softmax result; > 0 only in training
+  int64_t tile_bytes = 0;  ///< scores made at a time; 0 = 64 MiB
 };
 
-/// softmax(q k^T / sqrt(qk / H) + mask) v per head, made in tiles of queries: no score matrix is ever
-/// whole, forward or backward (the backward recomputes tiles from the log-sum-exp).
+/// softmax(q k^T / sqrt(qk / H) + mask) v per head, made in tiles of queries: no score matrix is
+/// ever whole, forward or backward (the backward recomputes tiles from the log-sum-exp).
 /// @param q         [B, O, qk]      @param k [B, M, qk]      @param v [B, M, v]
 /// @param key_mask  [B, M] bool, true = attend; undefined = all
 /// @return          [B, O, v]; rows without a valid key by `masked_rows`
@@ -27,17 +27,22 @@ struct AttendOptions {
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const at::Tensor& key_mask, const AttendOptions& options);
 
-/// The softmax result itself, whole: [B, H, O, M]. For attention maps and as the oracle of attend().
+/// The softmax result itself, whole: [B, H, O, M]. For attention maps and as the oracle of
+/// attend().
 at::Tensor attention_map(const at::Tensor& q, const at::Tensor& k, const at::Tensor& key_mask,
                          const AttendOptions& options);
 
 /// Pre-norm attention + MLP as encode, process and decode all use it
-/// (reference: architecture.md section 2). `prefix` names its tensors, e.g. "encoder.cross_attend.0".
+/// (reference: architecture.md section 2). `prefix` names its tensors, e.g.
+/// "encoder.cross_attend.0".
 class AttentionModule {
  public:
   AttentionModule(const Parameters& parameters, std::string prefix, const AttentionShape& shape,
                   const Compatibility& compatibility)
-      : parameters_(parameters), prefix_(std::move(prefix)), shape_(shape), compatibility_(compatibility) {}
+      : parameters_(parameters),
+        prefix_(std::move(prefix)),
+        shape_(shape),
+        compatibility_(compatibility) {}
 
   struct KeysValues {
     at::Tensor keys;    ///< [B, M, qk]
@@ -51,8 +56,9 @@ class AttentionModule {
   /// @param query_mask  [B, O] bool or undefined; false rows get the fully-masked treatment
   /// @param map         receives [B, H, O, M] when not null
   /// @return            [B, O, E]
-  at::Tensor cross_attend(const at::Tensor& queries, const KeysValues& inputs, const at::Tensor& key_mask,
-                          const at::Tensor& query_mask, bool training, at::Tensor* map = nullptr) const;
+  at::Tensor cross_attend(const at::Tensor& queries, const KeysValues& inputs,
+                          const at::Tensor& key_mask, const at::Tensor& query_mask, bool training,
+                          at::Tensor* map = nullptr) const;
   /// @param latents [B, N, D] @return [B, N, D]
   at::Tensor self_attend(const at::Tensor& latents, bool training, at::Tensor* map = nullptr) const;
 

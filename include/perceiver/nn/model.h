@@ -1,11 +1,11 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 #include "perceiver/base/array.h"
 #include "perceiver/nn/parameters.h"
@@ -47,8 +47,8 @@ struct ModelOptions {
   at::ScalarType dtype = at::kFloat;
   DType tables = DType::kF32;  ///< see EngineOptions
   at::Device device = at::kCPU;
-  /// Use the caller's memory where dtype and device allow instead of copying: for inference on mapped
-  /// files. Such weights must not be trained.
+  /// Use the caller's memory where dtype and device allow instead of copying: for inference on
+  /// mapped files. Such weights must not be trained.
   bool share_weights = false;
 };
 
@@ -78,9 +78,10 @@ class Model {
 
   /// Encoder and processor. @return latents [B, N, D]
   at::Tensor encode(const TokenArray& tokens, TensorTrace* trace = nullptr);
-  /// Decoder, heads and output shapes. `tokens` serve queries made of inputs; may be empty otherwise.
-  TensorMap decode(const at::Tensor& latents, const TokenArray& tokens, const TensorRequest& request,
-                   TensorTrace* trace = nullptr);
+  /// Decoder, heads and output shapes. `tokens` serve queries made of inputs; may be empty
+  /// otherwise.
+  TensorMap decode(const at::Tensor& latents, const TokenArray& tokens,
+                   const TensorRequest& request, TensorTrace* trace = nullptr);
 
   TensorMap forward(const TensorInputs& inputs, const TensorRequest& request = {},
                     TensorTrace* trace = nullptr);

@@ -26,26 +26,28 @@ struct ModelInputs {
 
 /// What is asked of the decoder. By default every row of every output.
 struct OutputRequest {
-  std::vector<std::string> only;                        ///< output names; empty = all
-  std::map<std::string, std::vector<int64_t>> points;   ///< flat row indices, any order, repeats allowed
-  ArrayMap queries;      ///< kCaller: [B, O, channels]; kCoordinates: [B, O, d]
-  ArrayMap query_masks;  ///< BOOL [B, O_m], true = a real row
+  std::vector<std::string> only;  ///< output names; empty = all
+  std::map<std::string, std::vector<int64_t>>
+      points;                  ///< flat row indices, any order, repeats allowed
+  ArrayMap queries;            ///< kCaller: [B, O, channels]; kCoordinates: [B, O, d]
+  ArrayMap query_masks;        ///< BOOL [B, O_m], true = a real row
   int64_t rows_per_block = 0;  ///< decode so many rows at a time; 0 = the engine chooses
   ProgressFn progress;         ///< called after each block
 };
 
 /// Intermediate arrays, filled when asked for. Keys:
-///   "tokens" [B, M, C], "latents.0" after the (first) cross-attend, "latents.<k>" after step k of the
-///   encoder (every self-attend and every further cross-attend counts),
-///   "decoder_queries" [B, O, E], "decoder_output" [B, O, E] before the final linear,
-///   with `attention`: "attention.encoder[.<i>]" [B, H, N, M], "attention.self.<k>" [B, H, N, N],
-///   "attention.decoder" [B, H, O, N].
+///   "tokens" [B, M, C], "latents.0" after the (first) cross-attend, "latents.<k>" after step k of
+///   the encoder (every self-attend and every further cross-attend counts), "decoder_queries" [B,
+///   O, E], "decoder_output" [B, O, E] before the final linear, with `attention`:
+///   "attention.encoder[.<i>]" [B, H, N, M], "attention.self.<k>" [B, H, N, N], "attention.decoder"
+///   [B, H, O, N].
 struct Trace {
   bool attention = false;
   ArrayMap arrays;
 };
 
-/// The latents of one batch and what the decoder needs besides (tokens, when queries are made of them).
+/// The latents of one batch and what the decoder needs besides (tokens, when queries are made of
+/// them).
 class Encoded {
  public:
   virtual ~Encoded() = default;
@@ -69,7 +71,8 @@ class Engine {
   virtual ArrayMap decode(const Encoded& encoded, const OutputRequest& request,
                           Trace* trace = nullptr) = 0;
 
-  ArrayMap forward(const ModelInputs& inputs, const OutputRequest& request = {}, Trace* trace = nullptr) {
+  ArrayMap forward(const ModelInputs& inputs, const OutputRequest& request = {},
+                   Trace* trace = nullptr) {
     return decode(*encode(inputs, trace), request, trace);
   }
 };

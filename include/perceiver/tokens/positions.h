@@ -6,7 +6,8 @@
 #include "perceiver/base/array.h"
 #include "perceiver/spec/model_spec.h"
 
-// Fourier position features (reference: architecture.md section 4). Features of one point, in order:
+// Fourier position features (reference: architecture.md section 4). Features of one point, in
+// order:
 //   [x_0 .. x_{d-1}] if concat_pos,
 //   sin(pi x_k f_{k,j}) for every axis k and band j, axis by axis,
 //   cos(pi x_k f_{k,j}) likewise unless sine_only,
@@ -41,8 +42,8 @@ struct SeparablePositions {
 
 /// @param dtype  kF32 or kF64
 /// @throws Error(kArgument) if max_resolution has another number of axes than index_dims
-SeparablePositions fourier_grid(const PositionSpec& position, const std::vector<int64_t>& index_dims,
-                                AxisGrid grid, DType dtype);
+SeparablePositions fourier_grid(const PositionSpec& position,
+                                const std::vector<int64_t>& index_dims, AxisGrid grid, DType dtype);
 
 /// Features of arbitrary coordinates.
 /// @param coordinates  [..., d] F32 or F64
