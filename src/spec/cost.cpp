@@ -8,7 +8,9 @@
 namespace perceiver {
 namespace {
 
-double d(int64_t value) { return static_cast<double>(value); }
+double d(int64_t value) {
+  return static_cast<double>(value);
+}
 
 double matmul(int64_t rows, int64_t inner, int64_t columns) {
   return 2 * d(rows) * d(inner) * d(columns);
@@ -81,8 +83,8 @@ void encode_and_process(const ModelSpec& spec, const ModelShape& shape, StageCos
     if (step.cross) {
       encode.flops += module_flops(shape.encoder_cross, latents, shape.num_inputs);
     } else {
-      process.flops += d(spec.encoder.num_self_attends_per_block) *
-                       module_flops(shape.self, latents, latents);
+      process.flops +=
+          d(spec.encoder.num_self_attends_per_block) * module_flops(shape.self, latents, latents);
     }
   }
   encode.score_bytes = score_bytes(shape.encoder_cross, latents, shape.num_inputs);
@@ -150,8 +152,7 @@ void decode_and_head(const ModelSpec& spec, const ModelShape& shape, int64_t num
   const int64_t latents = spec.encoder.num_latents;
   const int64_t asked = num_outputs < 0 ? shape.num_outputs : num_outputs;
   // Rows of each output in proportion when only some are asked for.
-  const double share =
-      shape.num_outputs > 0 ? d(asked) / d(shape.num_outputs) : 0;
+  const double share = shape.num_outputs > 0 ? d(asked) / d(shape.num_outputs) : 0;
   const bool projection = spec.decoder.kind == DecoderKind::kProjection;
   if (!projection) {
     decode.flops += module_flops(shape.decoder_cross, asked, latents);

@@ -56,23 +56,25 @@ HaikuTensor linear(const std::string& module, std::string_view name) {
                           : HaikuTensor{module + "/b"};
 }
 
-HaikuTensor table(const std::string& module) { return {module + "/pos_embs"}; }
+HaikuTensor table(const std::string& module) {
+  return {module + "/pos_embs"};
+}
 
 HaikuTensor attention(const std::string& module, std::string_view name, bool self) {
   static constexpr std::array<std::string_view, 4> kLinears{"query", "key", "value", "output"};
   const std::string part = take_word(name);
   const auto found = std::find(kLinears.begin(), kLinears.end(), part);
   if (found != kLinears.end()) {
-    return linear(module + "/attention/" +
-                      numbered("linear", std::to_string(found - kLinears.begin())),
-                  name);
+    return linear(
+        module + "/attention/" + numbered("linear", std::to_string(found - kLinears.begin())),
+        name);
   }
   if (part == "mlp_in" || part == "mlp_out") {
     return linear(module + "/mlp/" + numbered("linear", part == "mlp_in" ? "0" : "1"), name);
   }
-  const char* norm = part == "norm_queries"            ? "layer_norm"
+  const char* norm = part == "norm_queries"          ? "layer_norm"
                      : part == "norm_inputs" || self ? "layer_norm_1"
-                                                       : "layer_norm_2";
+                                                     : "layer_norm_2";
   return {cat(module, "/", norm, name == "weight" ? "/scale" : "/offset")};
 }
 
@@ -187,8 +189,8 @@ class Namer {
       return table("multimodal_decoder/~decoder_query/" + output.name + "_padding");
     }
     if (name == "query.table") {
-      const std::string owner = output.single_row ? "classification_decoder/~/basic_decoder"
-                                                  : decoder();
+      const std::string owner =
+          output.single_row ? "classification_decoder/~/basic_decoder" : decoder();
       return table(owner + "/~/trainable_position_encoding");
     }
     if (take_prefix(name, "head.")) {
@@ -211,10 +213,14 @@ class Namer {
 
 std::vector<int64_t> haiku_shape(const std::vector<int64_t>& ours, Layout layout) {
   switch (layout) {
-    case Layout::kSame: return ours;
-    case Layout::kTranspose: return {ours.at(1), ours.at(0)};
-    case Layout::kConv: return {ours.at(2), ours.at(3), ours.at(1), ours.at(0)};
-    case Layout::kSqueeze: return {1, 1, 1, ours.at(0)};
+    case Layout::kSame:
+      return ours;
+    case Layout::kTranspose:
+      return {ours.at(1), ours.at(0)};
+    case Layout::kConv:
+      return {ours.at(2), ours.at(3), ours.at(1), ours.at(0)};
+    case Layout::kSqueeze:
+      return {1, 1, 1, ours.at(0)};
   }
   return ours;
 }
@@ -245,7 +251,8 @@ Array to_our_layout(const Array& source, Layout layout, const std::vector<int64_
     case Layout::kConv: {
       // (3, 2, 0, 1) is two exchanges: [hw, io] -> [io, hw], then [i, o, hw] -> [o, i, hw].
       const int64_t taps = shape.at(2) * shape.at(3);
-      const Array swapped = transposed(source, taps, shape[0] * shape[1], {shape[1], shape[0], taps});
+      const Array swapped =
+          transposed(source, taps, shape[0] * shape[1], {shape[1], shape[0], taps});
       Array result = Array::zeros(source.dtype(), shape);
       const size_t plane = static_cast<size_t>(taps * dtype_size(source.dtype()));
       for (int64_t o = 0; o < shape[0]; ++o) {
@@ -262,6 +269,22 @@ Array to_our_layout(const Array& source, Layout layout, const std::vector<int64_
 
 bool is_average_bookkeeping(const std::string& name) {
   return name.ends_with("_ema/hidden") || name.ends_with("_ema/counter");
+}
+
+/// Training steps behind a batch norm's averages, which to continue them needs; Haiku counts them
+/// beside each average. 0 when the file does not say.
+Array steps_taken(const Namer& namer, const ParameterInfo& info, const ArrayMap& state) {
+  Array steps = Array::zeros(info.dtype, info.shape);
+  const std::string norm = info.name.substr(0, info.name.rfind('.'));
+  const std::optional<HaikuTensor> average = namer.name_of(norm + ".running_mean");
+  if (average) {
+    const std::string module = average->name.substr(0, average->name.rfind('/'));
+    const auto counter = state.find(module + "/counter");
+    if (counter != state.end() && counter->second.numel() == 1 && steps.numel() == 1) {
+      steps = counter->second.to(info.dtype).reshape(info.shape).clone();
+    }
+  }
+  return steps;
 }
 
 bool has_learned_positions(const ModelSpec& spec) {
@@ -330,7 +353,7 @@ ArrayMap from_haiku(const ModelSpec& spec, const ArrayMap& params, const ArrayMa
   ArrayMap ours;
   for (const ParameterInfo& info : infos) {
     if (info.dtype != DType::kF32) {
-      ours[info.name] = Array::zeros(info.dtype, info.shape);  // Haiku keeps no such counter
+      ours[info.name] = steps_taken(namer, info, state);
       continue;
     }
     const std::optional<HaikuTensor> tensor = namer.name_of(info.name);

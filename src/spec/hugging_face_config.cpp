@@ -3,6 +3,7 @@
 #include <cmath>
 #include <iterator>
 #include <map>
+
 #include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
@@ -13,10 +14,10 @@
 #include "spec/json_reader.h"
 #include "spec/parts.h"
 
-// A config.json becomes a spec in two steps: its keys with transformers' defaults (Config), then the
-// model its class builds from them (build). The way back fills a Config from a spec and accepts it
-// only if build() returns that very spec, so nothing transformers would compute differently is ever
-// written.
+// A config.json becomes a spec in two steps: its keys with transformers' defaults (Config), then
+// the model its class builds from them (build). The way back fills a Config from a spec and accepts
+// it only if build() returns that very spec, so nothing transformers would compute differently is
+// ever written.
 
 namespace perceiver {
 namespace {
@@ -108,8 +109,8 @@ std::vector<std::string> read_labels(const ObjectReader& reader, const Json& id2
   std::vector<std::string> labels(id2label.size());
   std::vector<bool> seen(id2label.size());
   for (const auto& [key, value] : id2label.items()) {
-    const bool digits = !key.empty() && key.size() <= 9 &&
-                        key.find_first_not_of("0123456789") == std::string::npos;
+    const bool digits =
+        !key.empty() && key.size() <= 9 && key.find_first_not_of("0123456789") == std::string::npos;
     const size_t index = digits ? std::stoul(key) : labels.size();
     if (index >= labels.size() || seen[index]) {
       reader.fail("id2label." + key, value,
@@ -132,9 +133,9 @@ void read_label_keys(ObjectReader& reader, const Json& json, Config& config) {
     config.labels = read_labels(reader, *id2label);
     config.num_labels = static_cast<int64_t>(config.labels.size());
     if (stated > 0 && stated != config.num_labels) {
-      throw Error(ErrorCode::kFormat, cat(reader.where(), ": num_labels (", stated,
-                                          ") disagrees with id2label, which has ",
-                                          config.num_labels, " entries"));
+      throw Error(ErrorCode::kFormat,
+                  cat(reader.where(), ": num_labels (", stated,
+                      ") disagrees with id2label, which has ", config.num_labels, " entries"));
     }
     if (all_placeholders(config.labels)) {
       config.labels.clear();
@@ -231,7 +232,14 @@ Activation activation(const Config& config) {
                   "' is not supported, only: gelu, gelu_new, gelu_pytorch_tanh, relu, silu"));
 }
 
+void require_divisible(const Config& config, int64_t heads, const char* key) {
+  spec_detail::require(heads > 0 && config.d_latents % heads == 0, "config", "d_latents (",
+                       config.d_latents, ") must be divisible by ", key, " (", heads, ")");
+}
+
 void build_common(const Config& config, ModelSpec& spec) {
+  require_divisible(config, config.num_self_attention_heads, "num_self_attention_heads");
+  require_divisible(config, config.num_cross_attention_heads, "num_cross_attention_heads");
   spec.architecture = config.architecture;
   EncoderSpec& encoder = spec.encoder;
   encoder.num_latents = config.num_latents;
@@ -293,8 +301,8 @@ void build_learned(const Config& config, ModelSpec& spec) {
 
 // 224 is nominal in the next two: the class takes any image, only the bands are fixed.
 void build_fourier(const Config& config, ModelSpec& spec) {
-  spec.inputs = {spec_detail::pixel_input("inputs", {224, 224},
-                                          spec_detail::fourier(64, {224, 224}))};
+  spec.inputs = {
+      spec_detail::pixel_input("inputs", {224, 224}, spec_detail::fourier(64, {224, 224}))};
   build_class_decoder(config, spec);
 }
 
@@ -336,10 +344,9 @@ void build_flow(const Config& config, ModelSpec& spec) {
 void build_multimodal_outputs(const Config& config, int64_t samples, const PositionSpec& audio,
                               const PositionSpec& image, ModelSpec& spec) {
   const std::vector<int64_t> video(config.output_shape.begin() + 1, config.output_shape.end());
-  spec.outputs = {
-      spec_detail::fourier_output("audio", {samples / config.samples_per_patch}, audio),
-      spec_detail::fourier_output("image", video, image),
-      spec_detail::class_output("label", config.label_trainable_num_channels)};
+  spec.outputs = {spec_detail::fourier_output("audio", {samples / config.samples_per_patch}, audio),
+                  spec_detail::fourier_output("image", video, image),
+                  spec_detail::class_output("label", config.label_trainable_num_channels)};
   const int64_t head_channels[] = {config.samples_per_patch, 3, config.num_labels};
   for (size_t i = 0; i < spec.outputs.size(); ++i) {
     spec.outputs[i].head = HeadKind::kLinear;
@@ -364,10 +371,9 @@ void build_multimodal(const Config& config, ModelSpec& spec) {
   // The class takes videos of any size; the one it can rebuild is the nominal one.
   const std::vector<int64_t> video{config.num_frames, config.output_shape[2],
                                    config.output_shape[3]};
-  spec.inputs = {
-      spec_detail::patch_input("audio", {samples}, 1, {config.samples_per_patch}, audio),
-      spec_detail::patch_input("image", video, 3, {1, 4, 4}, image),
-      spec_detail::label_input("label", config.num_labels)};
+  spec.inputs = {spec_detail::patch_input("audio", {samples}, 1, {config.samples_per_patch}, audio),
+                 spec_detail::patch_input("image", video, 3, {1, 4, 4}, image),
+                 spec_detail::label_input("label", config.num_labels)};
   spec.inputs[0].mask_probability = 0;
   spec.inputs[1].mask_probability = 0;
   spec.inputs[2].mask_probability = 1;  // fixed in the class: the label is never read
@@ -409,8 +415,8 @@ ModelSpec build(const Config& config) {
   for (const Class& known : kClasses) {
     names += (names.empty() ? "" : ", ") + std::string(known.name);
   }
-  throw Error(ErrorCode::kUnsupported, cat("architecture '", printable(config.architecture),
-                                           "' is not one of: ", names));
+  throw Error(ErrorCode::kUnsupported,
+              cat("architecture '", printable(config.architecture), "' is not one of: ", names));
 }
 
 // --- ModelSpec -> Config -------------------------------------------------------------------------
@@ -422,8 +428,8 @@ int64_t at_or_zero(const std::vector<int64_t>& list, size_t index) {
 template <typename Part>
 const Part& named_or_default(const std::vector<Part>& parts, const std::string& name) {
   static const Part kNone;
-  const auto found = std::find_if(parts.begin(), parts.end(),
-                                  [&](const Part& part) { return part.name == name; });
+  const auto found =
+      std::find_if(parts.begin(), parts.end(), [&](const Part& part) { return part.name == name; });
   return found == parts.end() ? kNone : *found;
 }
 
@@ -459,8 +465,7 @@ void extract_multimodal(const ModelSpec& spec, Config& config) {
   const OutputSpec& label = named_or_default(spec.outputs, "label");
   config.num_frames = std::max<int64_t>(at_or_zero(image.position.max_resolution, 0), 1);
   config.image_size = at_or_zero(image.position.max_resolution, 1);
-  config.audio_samples_per_frame =
-      at_or_zero(audio.position.max_resolution, 0) / config.num_frames;
+  config.audio_samples_per_frame = at_or_zero(audio.position.max_resolution, 0) / config.num_frames;
   config.samples_per_patch = at_or_zero(audio.downsample, 0);
   config.output_shape = {1, at_or_zero(video.index_dims, 0), at_or_zero(video.index_dims, 1),
                          at_or_zero(video.index_dims, 2)};
@@ -506,7 +511,9 @@ ModelSpec comparable(ModelSpec spec) {
 }
 
 std::string shown(const Json* value) {
-  return value == nullptr ? "the default" : printable(value->dump(), 60);
+  return value == nullptr
+             ? "the default"
+             : printable(value->dump(-1, ' ', false, Json::error_handler_t::replace), 60);
 }
 
 // Path and both values of the first place where two written specs differ; empty if none.
@@ -556,13 +563,14 @@ void require_same_model(const ModelSpec& spec, const Config& config) {
   }
   const std::string difference = first_difference(ours, theirs, "");
   if (!difference.empty()) {
-    throw Error(ErrorCode::kUnsupported,
-                cat("transformers cannot express this model: ", difference, " in ",
-                    spec.architecture));
+    throw Error(ErrorCode::kUnsupported, cat("transformers cannot express this model: ", difference,
+                                             " in ", spec.architecture));
   }
 }
 
-Json nullable(int64_t channels) { return channels > 0 ? Json(channels) : Json(nullptr); }
+Json nullable(int64_t channels) {
+  return channels > 0 ? Json(channels) : Json(nullptr);
+}
 
 void write_labels(const Config& config, Json& json) {
   json["id2label"] = Json::object();
@@ -624,8 +632,7 @@ HuggingFaceConfig config_from_hugging_face(const Json& json, const std::string& 
     return {build(config), config.initializer_range};
   } catch (const Error& error) {
     // Values come from the file, so a spec they make impossible is a fault of the file.
-    const ErrorCode code =
-        error.code() == ErrorCode::kArgument ? ErrorCode::kFormat : error.code();
+    const ErrorCode code = error.code() == ErrorCode::kArgument ? ErrorCode::kFormat : error.code();
     throw Error(code, cat(where, ": ", error.what()));
   }
 }

@@ -103,11 +103,10 @@ std::optional<std::string> output_tensor(const ModelSpec& spec, const OutputSpec
     return "perceiver.decoder.padding." + output.name;
   }
   if (name == "query.table") {
-    const std::string decoder = spec.decoder.pad_queries
-                                    ? "perceiver.decoder.modalities." + output.name + ".decoder."
-                                : output.head == HeadKind::kTiedEmbedding
-                                    ? "perceiver.decoder."
-                                    : "perceiver.decoder.decoder.";
+    const std::string decoder =
+        spec.decoder.pad_queries ? "perceiver.decoder.modalities." + output.name + ".decoder."
+        : output.head == HeadKind::kTiedEmbedding ? "perceiver.decoder."
+                                                  : "perceiver.decoder.decoder.";
     return decoder + "output_position_encodings.position_embeddings";
   }
   if (take_prefix(name, "head.")) {
@@ -154,8 +153,7 @@ std::optional<std::string> their_name(const ModelSpec& spec, std::string_view na
 // Older writers stored the tied output matrix once more; it adds nothing when it is the same.
 bool repeats_embedding(const Array& tensor, const Array& embedding) {
   return tensor.dtype() == embedding.dtype() && tensor.shape() == embedding.shape() &&
-         std::memcmp(tensor.bytes(), embedding.bytes(),
-                     static_cast<size_t>(tensor.nbytes())) == 0;
+         std::memcmp(tensor.bytes(), embedding.bytes(), static_cast<size_t>(tensor.nbytes())) == 0;
 }
 
 void drop_tied_duplicate(const ModelSpec& spec, ArrayMap& theirs) {

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "perceiver/base/json.h"
 
@@ -30,7 +31,8 @@ class ObjectReader {
   void finish() const;
 
   /// `where`: path.key must be `wanted`, is <excerpt of value>
-  [[noreturn]] void fail(const std::string& key, const Json& value, const std::string& wanted) const;
+  [[noreturn]] void fail(const std::string& key, const Json& value,
+                         const std::string& wanted) const;
   std::string path_of(const std::string& key) const;
   const std::string& where() const { return where_; }
 

@@ -178,8 +178,8 @@ void resolve_input_query(const OutputSpec& output, const ModelShape& shape, Quer
           shape_string(output.index_dims), " has ", asked, " rows, but input ",
           printable(tokens.name), " has ", tokens.tokens, " tokens");
   query.rows = tokens.tokens;
-  query.query_channels += output.query == QueryKind::kInputTokens ? tokens.channels()
-                                                                  : tokens.content_channels;
+  query.query_channels +=
+      output.query == QueryKind::kInputTokens ? tokens.channels() : tokens.content_channels;
 }
 
 QueryShape resolve_query(const OutputSpec& output, const ModelShape& shape) {
@@ -285,8 +285,7 @@ void check_heads(const ModelSpec& spec, const ModelShape& shape) {
     const int64_t rows = shape.outputs[i].rows;
     const std::string place = place_of(output);
     require(!output.single_row || rows == 1, place, "single_row with ", rows, " rows");
-    require(!output.keep_grid || !output.index_dims.empty(), place,
-            "keep_grid without index_dims");
+    require(!output.keep_grid || !output.index_dims.empty(), place, "keep_grid without index_dims");
     if (output.head == HeadKind::kTiedEmbedding) {
       const int64_t embedding = spec.input(output.of_input).embedding_channels;
       require(width == embedding, place, "decoded rows have ", width,
@@ -300,8 +299,8 @@ void check_heads(const ModelSpec& spec, const ModelShape& shape) {
       require(width == needed, place, "decoded rows have ", width,
               " channels, head 'depth_to_space' needs ", needed);
     }
-    labels_fit = labels_fit || output_width(output, spec, width) ==
-                                   static_cast<int64_t>(spec.labels.size());
+    labels_fit =
+        labels_fit || output_width(output, spec, width) == static_cast<int64_t>(spec.labels.size());
   }
   require(labels_fit, "model", spec.labels.size(), " labels, but no output has as many channels");
 }

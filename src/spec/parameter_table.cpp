@@ -19,8 +19,7 @@ class Table {
     const int64_t count = spec_detail::checked_product(shape, name, "shape");
     total_ += count;
     spec_detail::require(total_ <= spec_detail::kMaxCount, "model",
-                         "more than 2^40 parameters, reached at ", name, " ",
-                         shape_string(shape));
+                         "more than 2^40 parameters, reached at ", name, " ", shape_string(shape));
     infos_.push_back({name, std::move(shape), init, fan_in, true, DType::kF32});
   }
 
@@ -171,8 +170,7 @@ void add_decoder(Table& table, const ModelSpec& spec, const ModelShape& shape) {
 
 void add_conv_upsample(Table& table, const std::string& prefix, const OutputSpec& output,
                        int64_t in) {
-  const int64_t largest =
-      *std::max_element(output.head_factors.begin(), output.head_factors.end());
+  const int64_t largest = *std::max_element(output.head_factors.begin(), output.head_factors.end());
   int64_t layers = 0;
   while ((int64_t{1} << layers) < largest) {
     ++layers;

@@ -118,6 +118,7 @@ Compatibility deepmind_compatibility() {
   compatibility.conv_padding = ConvPadding::kSame;
   compatibility.masked_rows = MaskedRows::kZero;
   compatibility.decoder_uses_query_mask = true;
+  compatibility.batch_norm_average = BatchNormAverage::kZeroDebiased;
   return compatibility;
 }
 
@@ -127,6 +128,7 @@ Compatibility transformers_compatibility() {
   compatibility.conv_padding = ConvPadding::kTransformers;
   compatibility.masked_rows = MaskedRows::kMean;
   compatibility.decoder_uses_query_mask = false;
+  compatibility.batch_norm_average = BatchNormAverage::kPlain;
   compatibility.attention_dropout = 0.1;
   return compatibility;
 }

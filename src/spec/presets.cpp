@@ -131,7 +131,8 @@ ModelSpec multimodal() {
   return spec;
 }
 
-// --- other models of the two papers, as DeepMind's code would run them ----------------------------
+// --- other models of the two papers, as DeepMind's code would run them
+// ----------------------------
 
 ModelSpec perceiver_imagenet() {
   ModelSpec spec;
@@ -153,13 +154,13 @@ ModelSpec perceiver_imagenet_permuted() {
   return spec;
 }
 
-// 32 frames of 224 x 224 in patches 2 x 8 x 8 and 61,440 samples in patches of 128: 13,024 tokens of
-// 487 channels. The bands of the sound are not printed; any number up to 177 gives the same widths.
+// 32 frames of 224 x 224 in patches 2 x 8 x 8 and 61,440 samples in patches of 128: 13,024 tokens
+// of 487 channels. The bands of the sound are not printed; any number up to 177 gives the same
+// widths.
 ModelSpec audioset() {
   ModelSpec spec;
-  spec.inputs = {
-      patch_input("audio", {61440}, 1, {128}, fourier(64, {61440})),
-      patch_input("video", {32, 224, 224}, 3, {2, 8, 8}, fourier(16, {16, 28, 28}))};
+  spec.inputs = {patch_input("audio", {61440}, 1, {128}, fourier(64, {61440})),
+                 patch_input("video", {32, 224, 224}, 3, {2, 8, 8}, fourier(16, {16, 28, 28}))};
   spec.pad_inputs = true;
   spec.min_padding_size = 4;
   spec.compatibility = deepmind_compatibility();
@@ -283,11 +284,13 @@ const std::vector<Entry>& entries() {
       {{"vision-perceiver-conv", "ImageNet classifier, convolution stem"}, vision_conv},
       {{"optical-flow-perceiver", "optical flow of 368 x 496 frame pairs"}, optical_flow},
       {{"multimodal-perceiver", "video, sound and label autoencoder (Kinetics-700)"}, multimodal},
-      {{"language-perceiver-sequence-classification", "text classifier on UTF-8 bytes, two classes"},
+      {{"language-perceiver-sequence-classification",
+        "text classifier on UTF-8 bytes, two classes"},
        sequence_classification},
       {{"perceiver-imagenet", "original Perceiver: 8 interleaved cross-attends, mean-pool head"},
        perceiver_imagenet},
-      {{"perceiver-imagenet-permuted", "original Perceiver with learned positions, one cross-attend"},
+      {{"perceiver-imagenet-permuted",
+        "original Perceiver with learned positions, one cross-attend"},
        perceiver_imagenet_permuted},
       {{"perceiver-io-audioset", "sound and video tagger, 527 classes"}, perceiver_io_audioset},
       {{"perceiver-audioset", "original Perceiver on sound and video, no weight sharing"},

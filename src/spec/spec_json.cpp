@@ -22,8 +22,8 @@ constexpr Words<Activation, 4> kActivations{{{Activation::kGeluErf, "gelu_erf"},
                                              {Activation::kGeluTanh, "gelu_tanh"},
                                              {Activation::kRelu, "relu"},
                                              {Activation::kSilu, "silu"}}};
-constexpr Words<ShapeForAttention, 2> kShapes{{{ShapeForAttention::kQueries, "queries"},
-                                               {ShapeForAttention::kKeysValues, "keys_values"}}};
+constexpr Words<ShapeForAttention, 2> kShapes{
+    {{ShapeForAttention::kQueries, "queries"}, {ShapeForAttention::kKeysValues, "keys_values"}}};
 constexpr Words<PositionKind, 3> kPositionKinds{{{PositionKind::kNone, "none"},
                                                  {PositionKind::kTrainable, "trainable"},
                                                  {PositionKind::kFourier, "fourier"}}};
@@ -62,19 +62,51 @@ constexpr Words<ConvPadding, 2> kConvPaddings{
 constexpr Words<MaskedRows, 2> kMaskedRows{
     {{MaskedRows::kZero, "zero"}, {MaskedRows::kMean, "mean"}}};
 
-const auto& words_of(Activation) { return kActivations; }
-const auto& words_of(ShapeForAttention) { return kShapes; }
-const auto& words_of(PositionKind) { return kPositionKinds; }
-const auto& words_of(PositionUse) { return kPositionUses; }
-const auto& words_of(AxisGrid) { return kAxisGrids; }
-const auto& words_of(InputKind) { return kInputKinds; }
-const auto& words_of(Stem) { return kStems; }
-const auto& words_of(CrossPlacement) { return kPlacements; }
-const auto& words_of(QueryKind) { return kQueryKinds; }
-const auto& words_of(HeadKind) { return kHeadKinds; }
-const auto& words_of(DecoderKind) { return kDecoderKinds; }
-const auto& words_of(ConvPadding) { return kConvPaddings; }
-const auto& words_of(MaskedRows) { return kMaskedRows; }
+constexpr Words<BatchNormAverage, 2> kBatchNormAverages{
+    {{BatchNormAverage::kZeroDebiased, "zero_debiased"}, {BatchNormAverage::kPlain, "plain"}}};
+
+const auto& words_of(Activation) {
+  return kActivations;
+}
+const auto& words_of(ShapeForAttention) {
+  return kShapes;
+}
+const auto& words_of(PositionKind) {
+  return kPositionKinds;
+}
+const auto& words_of(PositionUse) {
+  return kPositionUses;
+}
+const auto& words_of(AxisGrid) {
+  return kAxisGrids;
+}
+const auto& words_of(InputKind) {
+  return kInputKinds;
+}
+const auto& words_of(Stem) {
+  return kStems;
+}
+const auto& words_of(CrossPlacement) {
+  return kPlacements;
+}
+const auto& words_of(QueryKind) {
+  return kQueryKinds;
+}
+const auto& words_of(HeadKind) {
+  return kHeadKinds;
+}
+const auto& words_of(DecoderKind) {
+  return kDecoderKinds;
+}
+const auto& words_of(ConvPadding) {
+  return kConvPaddings;
+}
+const auto& words_of(MaskedRows) {
+  return kMaskedRows;
+}
+const auto& words_of(BatchNormAverage) {
+  return kBatchNormAverages;
+}
 
 template <typename Visitor>
 void visit(Visitor& v, PositionSpec& s) {
@@ -167,6 +199,7 @@ void visit(Visitor& v, Compatibility& s) {
   v("conv_padding", s.conv_padding);
   v("masked_rows", s.masked_rows);
   v("decoder_uses_query_mask", s.decoder_uses_query_mask);
+  v("batch_norm_average", s.batch_norm_average);
   v("layer_norm_eps", s.layer_norm_eps);
   v("attention_dropout", s.attention_dropout);
   v("dropout", s.dropout);

@@ -17,7 +17,8 @@ struct WantedTensor {
 
 /// Compares names, shapes and kinds of dtype.
 /// @param where  what to call the source in the message
-/// @throws Error(kFormat): one line that lists missing, surplus and misshapen tensors, at most eight
+/// @throws Error(kFormat): one line that lists missing, surplus and misshapen tensors, at most
+/// eight
 ///         of each and how many more
 void check_tensors(const std::vector<WantedTensor>& wanted, const ArrayMap& tensors,
                    const std::string& where);

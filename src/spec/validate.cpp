@@ -15,8 +15,8 @@ constexpr int64_t kMaxDepth = 4096;
 
 void check_name(const std::string& name, const std::string& place) {
   const auto plain = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-';
   };
   require(!name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), plain), place,
           "name '", printable(name),
@@ -44,7 +44,8 @@ void check_position(const PositionSpec& position, const std::string& place) {
   require(fourier || (position.num_bands == 0 && position.max_resolution.empty()), place,
           "position.num_bands and position.max_resolution belong to fourier positions");
   require(!fourier || position.num_channels == 0, place, "position.num_channels (",
-          position.num_channels, ") belongs to trainable positions; fourier ones follow from "
+          position.num_channels,
+          ") belongs to trainable positions; fourier ones follow from "
           "num_bands");
   require(!fourier || position.num_bands > 0 || position.concat_pos, place,
           "fourier position without num_bands and without concat_pos has no channels");
@@ -93,8 +94,8 @@ void check_grid(const InputSpec& input, const std::string& place) {
 }
 
 void check_stem(const InputSpec& input, const std::string& place) {
-  const bool has_width = input.stem == Stem::kLinear || input.stem == Stem::kConv1x1 ||
-                         input.stem == Stem::kConv;
+  const bool has_width =
+      input.stem == Stem::kLinear || input.stem == Stem::kConv1x1 || input.stem == Stem::kConv;
   require(!has_width || input.out_channels > 0, place, "out_channels (", input.out_channels,
           ") of this stem must be positive");
   require(input.stem != Stem::kPixels || input.out_channels == 0, place, "out_channels (",
@@ -118,17 +119,26 @@ void check_input(const InputSpec& input) {
   require_range(input.out_channels, 0, kMaxExtent, place, "out_channels");
   require(input.kind == InputKind::kSet || input.coordinates == 0, place, "coordinates (",
           input.coordinates, ") belong to sets");
-  require(input.kind == InputKind::kText || (input.vocab_size == 0 && input.embedding_channels == 0),
-          place, "vocab_size and embedding_channels belong to texts");
+  require(
+      input.kind == InputKind::kText || (input.vocab_size == 0 && input.embedding_channels == 0),
+      place, "vocab_size and embedding_channels belong to texts");
   require(std::isfinite(input.mask_probability) && input.mask_probability <= 1, place,
           "mask_probability (", input.mask_probability, ") must be at most 1");
   check_position(input.position, place);
   check_stem(input, place);
   switch (input.kind) {
-    case InputKind::kText: check_text(input, place); break;
-    case InputKind::kGrid: check_grid(input, place); break;
-    case InputKind::kLabel: check_label(input, place); break;
-    case InputKind::kSet: check_set(input, place); break;
+    case InputKind::kText:
+      check_text(input, place);
+      break;
+    case InputKind::kGrid:
+      check_grid(input, place);
+      break;
+    case InputKind::kLabel:
+      check_label(input, place);
+      break;
+    case InputKind::kSet:
+      check_set(input, place);
+      break;
   }
 }
 
@@ -136,8 +146,9 @@ void check_query(const OutputSpec& output, const std::string& place) {
   const QueryKind query = output.query;
   const bool has_width = query == QueryKind::kLearned || query == QueryKind::kCaller;
   require(has_width ? output.channels > 0 : output.channels == 0, place, "channels (",
-          output.channels, has_width ? ") must be positive for this query"
-                                     : ") must be 0: this query has a width of its own");
+          output.channels,
+          has_width ? ") must be positive for this query"
+                    : ") must be 0: this query has a width of its own");
   const bool fourier = query == QueryKind::kFourier || query == QueryKind::kCoordinates;
   require(fourier == (output.position.kind == PositionKind::kFourier), place,
           "fourier positions belong to queries 'fourier' and 'coordinates', which need them");
@@ -159,9 +170,9 @@ void check_head(const OutputSpec& output, const std::string& place) {
           has_width ? ") of this head must be positive" : ") must be 0 for this head");
   const bool has_factors = head == HeadKind::kDepthToSpace || head == HeadKind::kConvUpsample ||
                            head == HeadKind::kConvexUpsample;
-  require(has_factors ? !output.index_dims.empty() &&
-                            output.head_factors.size() == output.index_dims.size()
-                      : output.head_factors.empty(),
+  require(has_factors
+              ? !output.index_dims.empty() && output.head_factors.size() == output.index_dims.size()
+              : output.head_factors.empty(),
           place, "head_factors ", shape_string(output.head_factors), " and index_dims ",
           shape_string(output.index_dims),
           has_factors ? ": this head needs one factor per axis" : ": this head has no factors");
@@ -263,8 +274,12 @@ void check_unique(const std::vector<Part>& parts, const char* what) {
 
 }  // namespace
 
-std::string place_of(const InputSpec& input) { return "input " + printable(input.name); }
-std::string place_of(const OutputSpec& output) { return "output " + printable(output.name); }
+std::string place_of(const InputSpec& input) {
+  return "input " + printable(input.name);
+}
+std::string place_of(const OutputSpec& output) {
+  return "output " + printable(output.name);
+}
 
 void check_fields(const ModelSpec& spec) {
   check_unique(spec.inputs, "input");

@@ -23,13 +23,15 @@ TEST(Switches, DeepMindAndTransformersDifferInEveryDocumentedPlace) {
   EXPECT_EQ(deepmind.compatibility.conv_padding, ConvPadding::kSame);
   EXPECT_EQ(deepmind.compatibility.masked_rows, MaskedRows::kZero);
   EXPECT_TRUE(deepmind.compatibility.decoder_uses_query_mask);
+  EXPECT_EQ(deepmind.compatibility.batch_norm_average, BatchNormAverage::kZeroDebiased);
+  EXPECT_EQ(learned.compatibility.batch_norm_average, BatchNormAverage::kPlain);
   EXPECT_EQ(deepmind.compatibility.attention_dropout, 0);
   EXPECT_FALSE(deepmind.decoder.cross_attend.use_query_residual);
   const ModelSpec back = as_transformers(deepmind);
   EXPECT_TRUE(back.decoder.cross_attend.use_query_residual);
   EXPECT_TRUE(has_hugging_face_form(back));
-  EXPECT_TRUE(as_deepmind(preset("vision-perceiver-fourier"))
-                  .decoder.cross_attend.use_query_residual);
+  EXPECT_TRUE(
+      as_deepmind(preset("vision-perceiver-fourier")).decoder.cross_attend.use_query_residual);
 }
 
 TEST(RecogniseHaiku, SaysWhatItLookedFor) {
@@ -60,9 +62,10 @@ TEST_P(HaikuShared, EveryTensorOfThePickleFindsItsPlace) {
   EXPECT_NO_THROW(check_parameters(spec, ours, "params.pickle"));
 
   // Linears are transposed: ours[o][i] is theirs[i][o].
-  const std::string module = checkpoint.params.contains("encoder/~/cross_attention/attention/linear/w")
-                                 ? "encoder"
-                                 : "perceiver_encoder";
+  const std::string module =
+      checkpoint.params.contains("encoder/~/cross_attention/attention/linear/w")
+          ? "encoder"
+          : "perceiver_encoder";
   const Array& theirs = checkpoint.params.at(module + "/~/cross_attention/attention/linear_1/w");
   const Array& mine = ours.at("encoder.cross_attend.0.key.weight");
   ASSERT_EQ(theirs.size(0), mine.size(1));
@@ -76,21 +79,21 @@ TEST_P(HaikuShared, EveryTensorOfThePickleFindsItsPlace) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("params.pickle: "));
-    EXPECT_THAT(error.what(), HasSubstr("missing: " + module + "/~/self_attention_1/mlp/linear_1/w"));
+    EXPECT_THAT(error.what(),
+                HasSubstr("missing: " + module + "/~/self_attention_1/mlp/linear_1/w"));
     EXPECT_THAT(error.what(), HasSubstr("surplus: stranger/w [2]"));
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Folders, HaikuShared,
-    testing::Values(Folder{"language", "language-perceiver"},
-                    Folder{"imagenet_learned", "vision-perceiver-learned"},
-                    Folder{"imagenet_fourier", "vision-perceiver-fourier"},
-                    Folder{"imagenet_conv", "vision-perceiver-conv"},
-                    Folder{"optical_flow", "optical-flow-perceiver"},
-                    Folder{"multimodal", "multimodal-perceiver"},
-                    Folder{"perceiver_projection", ""}),
-    [](const auto& folder) { return std::string(folder.param.name); });
+INSTANTIATE_TEST_SUITE_P(Folders, HaikuShared,
+                         testing::Values(Folder{"language", "language-perceiver"},
+                                         Folder{"imagenet_learned", "vision-perceiver-learned"},
+                                         Folder{"imagenet_fourier", "vision-perceiver-fourier"},
+                                         Folder{"imagenet_conv", "vision-perceiver-conv"},
+                                         Folder{"optical_flow", "optical-flow-perceiver"},
+                                         Folder{"multimodal", "multimodal-perceiver"},
+                                         Folder{"perceiver_projection", ""}),
+                         [](const auto& folder) { return std::string(folder.param.name); });
 
 TEST(HaikuConvShared, StemKernelIsPermutedNotReversed) {
   PERCEIVER_SHARED_OR_SKIP(folder, "fixtures/deepmind/imagenet_conv");

@@ -1,9 +1,9 @@
 #include "perceiver/spec/hugging_face.h"
 
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
@@ -25,8 +25,11 @@ Json released_config(const std::string& model) {
   Json json{{"model_type", "perceiver"}};
   const auto vision = [&](const char* name) {
     json["architectures"] = {name};
-    json.update({{"num_latents", 512}, {"d_latents", 1024}, {"num_blocks", 8},
-                 {"num_self_attends_per_block", 6}, {"num_cross_attention_heads", 1}});
+    json.update({{"num_latents", 512},
+                 {"d_latents", 1024},
+                 {"num_blocks", 8},
+                 {"num_self_attends_per_block", 6},
+                 {"num_cross_attention_heads", 1}});
     for (int i = 0; i < 1000; ++i) {
       json["id2label"][std::to_string(i)] = "class " + std::to_string(i);
     }
@@ -46,20 +49,26 @@ Json released_config(const std::string& model) {
     vision("PerceiverForImageClassificationConvProcessing");
   } else if (model == "optical-flow-perceiver") {
     json["architectures"] = {"PerceiverForOpticalFlow"};
-    json.update({{"num_latents", 2048}, {"d_latents", 512}, {"num_self_attends_per_block", 24},
-                 {"num_self_attention_heads", 16}, {"num_cross_attention_heads", 1}});
+    json.update({{"num_latents", 2048},
+                 {"d_latents", 512},
+                 {"num_self_attends_per_block", 24},
+                 {"num_self_attention_heads", 16},
+                 {"num_cross_attention_heads", 1}});
   } else {
     json["architectures"] = {"PerceiverForMultimodalAutoencoding"};
-    json.update({{"num_latents", 784}, {"d_latents", 512}, {"num_self_attends_per_block", 8},
-                 {"num_cross_attention_heads", 1}, {"num_labels", 700}});
+    json.update({{"num_latents", 784},
+                 {"d_latents", 512},
+                 {"num_self_attends_per_block", 8},
+                 {"num_cross_attention_heads", 1},
+                 {"num_labels", 700}});
   }
   return json;
 }
 
 const char* const kReleased[] = {
-    "language-perceiver",     "language-perceiver-sequence-classification",
+    "language-perceiver",       "language-perceiver-sequence-classification",
     "vision-perceiver-learned", "vision-perceiver-fourier",
-    "vision-perceiver-conv",  "optical-flow-perceiver",
+    "vision-perceiver-conv",    "optical-flow-perceiver",
     "multimodal-perceiver"};
 
 TEST(HuggingFaceConfig, ReleasedConfigurationsAreThePresets) {
@@ -85,8 +94,7 @@ TEST(HuggingFaceConfig, PresetsSurviveTheRoundTrip) {
 }
 
 TEST(HuggingFaceConfig, LabelsFollowTheirIntegers) {
-  Json json = released_config("optical-flow-perceiver");
-  json = released_config("vision-perceiver-fourier");
+  const Json json = released_config("vision-perceiver-fourier");
   const ModelSpec spec = config_from_hugging_face(json, "config.json").spec;
   ASSERT_EQ(spec.labels.size(), 1000u);
   EXPECT_EQ(spec.labels[2], "class 2");
@@ -113,9 +121,14 @@ TEST(HuggingFaceConfig, WritesLabelsUnderTheirNumbers) {
 
 TEST(HuggingFaceConfig, LegacyAndNullKeysAreAccepted) {
   Json json = released_config("vision-perceiver-fourier");
-  json.update({{"hidden_dropout_prob", 0.1}, {"position_embedding_init_scale", 0.02},
-               {"seq_len", 2048}, {"torch_dtype", "float32"}, {"qk_channels", nullptr},
-               {"v_channels", nullptr}, {"layer_norm_eps", 1e-12}, {"initializer_range", 0.05}});
+  json.update({{"hidden_dropout_prob", 0.1},
+               {"position_embedding_init_scale", 0.02},
+               {"seq_len", 2048},
+               {"torch_dtype", "float32"},
+               {"qk_channels", nullptr},
+               {"v_channels", nullptr},
+               {"layer_norm_eps", 1e-12},
+               {"initializer_range", 0.05}});
   const HuggingFaceConfig config = config_from_hugging_face(json, "config.json");
   EXPECT_EQ(config.initializer_range, 0.05);
   EXPECT_EQ(config.spec.compatibility.layer_norm_eps, 1e-5);  // the key is never read
@@ -152,7 +165,8 @@ TEST_P(BadHuggingFaceConfig, IsRefusedByKey) {
 }
 
 const BadConfig kBadConfigs[] = {
-    {"num_latent", "4", ErrorCode::kFormat, "unknown key 'num_latent', nearest known is 'num_latents'"},
+    {"num_latent", "4", ErrorCode::kFormat,
+     "unknown key 'num_latent', nearest known is 'num_latents'"},
     {"num_latents", "-4", ErrorCode::kFormat, "num_latents must be an integer"},
     {"num_latents", "0", ErrorCode::kFormat, "num_latents (0)"},
     {"num_latents", "null", ErrorCode::kFormat, "num_latents must be an integer"},
@@ -165,6 +179,8 @@ const BadConfig kBadConfigs[] = {
     {"id2label", "{\"0\": \"a\", \"00\": \"b\"}", ErrorCode::kFormat, "each once"},
     {"id2label", "{\"0\": 7}", ErrorCode::kFormat, "id2label.0 must be a string"},
     {"id2label", "{}", ErrorCode::kFormat, "output_channels (0)"},
+    {"num_self_attention_heads", "7", ErrorCode::kFormat,
+     "d_latents (1280) must be divisible by num_self_attention_heads (7)"},
     {"attention_probs_dropout_prob", "1.5", ErrorCode::kFormat, "attention_dropout (1.5)"},
 };
 
@@ -190,7 +206,8 @@ TEST(HuggingFaceConfig, SaysWhatTransformersCannotExpress) {
                                          "PerceiverForOpticalFlow"));
   ModelSpec repeated = preset("vision-perceiver-fourier");
   repeated.encoder.num_cross_attends = 2;
-  EXPECT_THAT(complaint(repeated), HasSubstr("encoder.num_cross_attends is 2 here and the default"));
+  EXPECT_THAT(complaint(repeated),
+              HasSubstr("encoder.num_cross_attends is 2 here and the default"));
   ModelSpec unknown = preset("vision-perceiver-fourier");
   unknown.architecture = "PerceiverForSpeech";
   EXPECT_THAT(complaint(unknown), HasSubstr("PerceiverForSpeech"));

@@ -1,9 +1,9 @@
 #include "perceiver/spec/model_shape.h"
 
+#include <functional>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <functional>
 
 #include "perceiver/base/error.h"
 #include "perceiver/spec/parameters.h"
@@ -58,9 +58,9 @@ TEST(ModelShape, ModalitiesAndQueriesArePaddedInNameOrder) {
   std::swap(spec.inputs[0], spec.inputs[2]);
   std::swap(spec.outputs[0], spec.outputs[1]);
   const ModelShape shape = resolve(spec);
-  EXPECT_THAT((std::vector<std::string>{shape.inputs[0].name, shape.inputs[1].name,
-                                        shape.inputs[2].name}),
-              ElementsAre("audio", "image", "label"));
+  EXPECT_THAT(
+      (std::vector<std::string>{shape.inputs[0].name, shape.inputs[1].name, shape.inputs[2].name}),
+      ElementsAre("audio", "image", "label"));
   EXPECT_EQ(shape.inputs[0].padding_channels, 303);
   EXPECT_EQ(shape.inputs[1].padding_channels, 461);
   EXPECT_EQ(shape.inputs[2].padding_channels, 4);
@@ -151,30 +151,53 @@ const BadSpec kBadSpecs[] = {
      "v_channels (512) must equal latent_channels (1024)"},
     {"vision-perceiver-fourier", [](ModelSpec& s) { s.encoder.num_latents = 0; },
      "[encoder] num_latents (0) must be between"},
-    {"vision-perceiver-fourier", [](ModelSpec& s) { s.inputs[0].index_dims = {224, 0}; },
+    {"vision-perceiver-fourier",
+     [](ModelSpec& s) {
+       s.inputs[0].index_dims = {224, 0};
+     },
      "[input inputs] index_dims [224, 0]"},
     {"vision-perceiver-fourier", [](ModelSpec& s) { s.inputs[0].position.max_resolution = {224}; },
      "max_resolution [224] must have one entry per position axis, of which there are 2"},
     {"vision-perceiver-fourier", [](ModelSpec& s) { s.outputs[0].index_dims = {2}; },
      "[output logits] single_row with 2 rows"},
-    {"vision-perceiver-fourier", [](ModelSpec& s) { s.labels = {"cat", "dog"}; },
+    {"vision-perceiver-fourier",
+     [](ModelSpec& s) {
+       s.labels = {"cat", "dog"};
+     },
      "2 labels, but no output has as many channels"},
     {"vision-perceiver-fourier", [](ModelSpec& s) { s.inputs[0].name = "a.b"; }, "name 'a.b'"},
     {"vision-perceiver-fourier",
-     [](ModelSpec& s) { s.inputs[0].index_dims = {1 << 30, 1 << 30}; }, "more than 2^40 elements"},
+     [](ModelSpec& s) {
+       s.inputs[0].index_dims = {1 << 30, 1 << 30};
+     },
+     "more than 2^40 elements"},
     {"vision-perceiver-learned",
-     [](ModelSpec& s) { s.inputs[0].position.use = PositionUse::kAdd;
-                        s.inputs[0].position.project_channels = 6; },
+     [](ModelSpec& s) {
+       s.inputs[0].position.use = PositionUse::kAdd;
+       s.inputs[0].position.project_channels = 6;
+     },
      "position channels (6) must equal the content channels (256) to be added"},
     {"vision-perceiver-learned",
-     [](ModelSpec& s) { s.inputs[0].index_dims = {1 << 19, 1 << 19}; }, "more than 2^40"},
-    {"vision-perceiver-conv", [](ModelSpec& s) { s.inputs[0].index_dims = {4, 224}; },
+     [](ModelSpec& s) {
+       s.inputs[0].index_dims = {1 << 19, 1 << 19};
+     },
+     "more than 2^40"},
+    {"vision-perceiver-conv",
+     [](ModelSpec& s) {
+       s.inputs[0].index_dims = {4, 224};
+     },
      "extent 4 is too small"},
-    {"optical-flow-perceiver", [](ModelSpec& s) { s.inputs[0].downsample = {2, 3, 1}; },
+    {"optical-flow-perceiver",
+     [](ModelSpec& s) {
+       s.inputs[0].downsample = {2, 3, 1};
+     },
      "must be divisible by the patch extents downsample [2, 3, 1]"},
     {"optical-flow-perceiver", [](ModelSpec& s) { s.outputs[0].of_input = "frames"; },
      "of_input 'frames' must name one of the inputs"},
-    {"optical-flow-perceiver", [](ModelSpec& s) { s.outputs[0].index_dims = {368, 495}; },
+    {"optical-flow-perceiver",
+     [](ModelSpec& s) {
+       s.outputs[0].index_dims = {368, 495};
+     },
      "has 182160 rows, but input inputs has 182528 tokens"},
     {"multimodal-perceiver", [](ModelSpec& s) { s.pad_inputs = false; },
      "set pad_inputs to bring them to one width"},

@@ -1,11 +1,11 @@
 #include "perceiver/spec/parameters.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <map>
 #include <set>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -115,8 +115,8 @@ TEST(CheckParameters, LongListsAreCut) {
     check_parameters(small_flow(), {}, "empty");
     FAIL() << "accepted";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr(cat("and ", parameter_table(small_flow()).size() - 8,
-                                            " more")));
+    EXPECT_THAT(error.what(),
+                HasSubstr(cat("and ", parameter_table(small_flow()).size() - 8, " more")));
   }
 }
 
@@ -158,8 +158,7 @@ TEST(RandomParameters, DeepMindSchemeHasTheMeasuredSpreads) {
 }
 
 TEST(RandomParameters, TransformersSchemeIsNormalWithTheGivenSpread) {
-  const ArrayMap tensors =
-      random_parameters(small_flow(), InitScheme::kTransformers, 7, 0.05);
+  const ArrayMap tensors = random_parameters(small_flow(), InitScheme::kTransformers, 7, 0.05);
   for (const char* name : {"latents", "encoder.cross_attend.0.key.weight"}) {
     const Moments drawn = moments(tensors.at(name));
     EXPECT_NEAR(drawn.deviation, 0.05, 0.0005) << name;

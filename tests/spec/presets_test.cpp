@@ -1,9 +1,9 @@
 #include "perceiver/spec/presets.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "perceiver/base/error.h"
 #include "perceiver/spec/model_shape.h"

@@ -1,7 +1,8 @@
 #include "support/deepmind_spec.h"
 
-#include <nlohmann/json.hpp>
 #include <string>
+
+#include <nlohmann/json.hpp>
 
 #include "perceiver/base/json.h"
 #include "perceiver/spec/haiku.h"

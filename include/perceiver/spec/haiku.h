@@ -12,8 +12,8 @@
 namespace perceiver {
 
 /// The same model with every compatibility switch set as DeepMind's code behaves: tanh GELU, SAME
-/// padding, zero for fully masked rows, query mask honoured, and for the learned-position ImageNet
-/// model no decoder query residual.
+/// padding, zero for fully masked rows, query mask honoured, zero-debiased batch-norm averages, no
+/// attention dropout, and for the learned-position ImageNet model no decoder query residual.
 ModelSpec as_deepmind(ModelSpec spec);
 /// The reverse: every switch as transformers behaves.
 ModelSpec as_transformers(ModelSpec spec);

@@ -23,7 +23,8 @@ struct HuggingFaceConfig {
 /// @throws Error(kFormat), Error(kUnsupported) naming the key
 HuggingFaceConfig config_from_hugging_face(const Json& config, const std::string& where);
 
-/// @throws Error(kUnsupported) when transformers has no class for the spec, saying what stands in the way
+/// @throws Error(kUnsupported) when transformers has no class for the spec, saying what stands in
+/// the way
 Json config_to_hugging_face(const ModelSpec& spec);
 /// Whether config_to_hugging_face would succeed.
 bool has_hugging_face_form(const ModelSpec& spec);
@@ -36,8 +37,8 @@ struct NamePair {
 /// Complete for `spec.architecture`: every tensor of parameter_table() and no other.
 std::vector<NamePair> hugging_face_names(const ModelSpec& spec);
 
-/// Renames and reshapes. Missing, surplus and misshapen tensors are named in one error under *their*
-/// names; duplicates of tied tensors that transformers may store are accepted.
+/// Renames and reshapes. Missing, surplus and misshapen tensors are named in one error under
+/// *their* names; duplicates of tied tensors that transformers may store are accepted.
 /// @throws Error(kFormat)
 ArrayMap from_hugging_face(const ModelSpec& spec, const ArrayMap& theirs, const std::string& where);
 ArrayMap to_hugging_face(const ModelSpec& spec, const ArrayMap& ours);

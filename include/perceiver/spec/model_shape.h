@@ -11,8 +11,9 @@ namespace perceiver {
 /// What one input becomes: M_m tokens of [content | position | padding] channels.
 struct TokenShape {
   std::string name;
-  std::vector<int64_t> index_dims;  ///< token grid after the stem (a time axis patched to 1 is dropped)
-  int64_t tokens = 0;               ///< their product
+  /// Token grid after the stem; a time axis patched to 1 is dropped.
+  std::vector<int64_t> index_dims;
+  int64_t tokens = 0;  ///< their product
   int64_t content_channels = 0;
   int64_t position_table_channels = 0;  ///< of the encoding before a projection
   int64_t position_channels = 0;        ///< appended to the content; 0 when positions are added
@@ -31,15 +32,15 @@ struct QueryShape {
 
 /// Every width of one attention module, defaults resolved.
 struct AttentionShape {
-  int64_t query_channels = 0;   ///< width of the queries (and of the result)
-  int64_t input_channels = 0;   ///< width of keys and values
+  int64_t query_channels = 0;  ///< width of the queries (and of the result)
+  int64_t input_channels = 0;  ///< width of keys and values
   int64_t num_heads = 1;
   int64_t qk_channels = 0;
   int64_t v_channels = 0;
   int64_t output_channels = 0;  ///< of the projection after attention: equals query_channels
   int64_t mlp_channels = 0;     ///< hidden width
   bool use_query_residual = true;
-  bool self = false;            ///< one LayerNorm serves queries, keys and values
+  bool self = false;  ///< one LayerNorm serves queries, keys and values
 };
 
 /// A ModelSpec with every derived number worked out. Inputs and outputs are in name order.

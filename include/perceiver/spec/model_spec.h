@@ -9,10 +9,10 @@
 #include "perceiver/base/json.h"
 
 // One description of every Perceiver. A ModelSpec says what is read (inputs by modality), how many
-// latents think about it, how deep, and what is asked (outputs by query). It holds no weights and no
-// code; both engines, the checkpoint name maps, the cost model and `perceiver info` are built from it.
-// Letters: B batch, M input tokens, C their channels, N latents, D their channels, O outputs, E query
-// channels.
+// latents think about it, how deep, and what is asked (outputs by query). It holds no weights and
+// no code; both engines, the checkpoint name maps, the cost model and `perceiver info` are built
+// from it. Letters: B batch, M input tokens, C their channels, N latents, D their channels, O
+// outputs, E query channels.
 
 namespace perceiver {
 
@@ -36,8 +36,8 @@ struct PositionSpec {
   std::vector<int64_t> max_resolution;  ///< per axis; empty = the extents of the grid itself
   bool concat_pos = true;               ///< the raw coordinate comes first
   bool sine_only = false;
-  int64_t project_channels = 0;         ///< linear after the encoding; 0 = none
-  int64_t num_extra_linears = 0;        ///< residual linears on the encoding (DeepMind's n_extra_pos_mlp)
+  int64_t project_channels = 0;   ///< linear after the encoding; 0 = none
+  int64_t num_extra_linears = 0;  ///< residual linears on the encoding (DeepMind's n_extra_pos_mlp)
   PositionUse use = PositionUse::kConcat;
 };
 
@@ -61,19 +61,21 @@ enum class Stem {
 struct InputSpec {
   std::string name;  ///< unique; tokens are concatenated in name order
   InputKind kind = InputKind::kGrid;
-  std::vector<int64_t> index_dims;  ///< raw extents: {T}, {H, W}, {frames, H, W}, {samples}, {max elements}
-  int64_t channels = 0;             ///< raw channels beside the coordinates; classes of a label
-  int64_t coordinates = 0;          ///< kSet: leading channels that are positions in [-1, 1]
-  int64_t vocab_size = 0;           ///< kText
-  int64_t embedding_channels = 0;   ///< kText
+  /// Raw extents: {T}, {H, W}, {frames, H, W}, {samples}, {max elements}.
+  std::vector<int64_t> index_dims;
+  int64_t channels = 0;            ///< raw channels beside the coordinates; classes of a label
+  int64_t coordinates = 0;         ///< kSet: leading channels that are positions in [-1, 1]
+  int64_t vocab_size = 0;          ///< kText
+  int64_t embedding_channels = 0;  ///< kText
   Stem stem = Stem::kPixels;
   std::vector<int64_t> downsample;  ///< per axis: stride or patch extent; empty = 1 everywhere
   int64_t out_channels = 0;         ///< of the stem's linear or convolution; 0 = none
   int64_t num_conv_layers = 1;      ///< kConv: each divides H and W by 4
   bool batch_norm = true;           ///< kConv
   PositionSpec position;
-  double mask_probability = -1;  ///< chance that a token is replaced by the learned mask token, applied
-                                 ///< whatever the mode; < 0 = this modality has no mask token
+  /// Chance that a token is replaced by the learned mask token, applied whatever the mode;
+  /// < 0 = this modality has no mask token.
+  double mask_probability = -1;
 };
 
 /// Widths of one attention module; 0 means the default rule.
@@ -107,23 +109,24 @@ struct EncoderSpec {
 };
 
 enum class QueryKind {
-  kLearned,        ///< trainable table [prod(index_dims), channels]
-  kFourier,        ///< Fourier features of the output grid `index_dims`
-  kInputTokens,    ///< the preprocessed tokens of input `of_input`, positions included
-  kInputContent,   ///< its content alone ("inputs without position")
-  kCoordinates,    ///< Fourier features of coordinates [B, O, index_dims.size()] the caller gives
-  kCaller,         ///< query vectors [B, O, channels] the caller gives
+  kLearned,       ///< trainable table [prod(index_dims), channels]
+  kFourier,       ///< Fourier features of the output grid `index_dims`
+  kInputTokens,   ///< the preprocessed tokens of input `of_input`, positions included
+  kInputContent,  ///< its content alone ("inputs without position")
+  kCoordinates,   ///< Fourier features of coordinates [B, O, index_dims.size()] the caller gives
+  kCaller,        ///< query vectors [B, O, channels] the caller gives
 };
 
 /// What is done to a decoded row, after the decoder's own final linear.
 enum class HeadKind {
   kNone,
-  kLinear,          ///< linear to `head_channels`
-  kMlp,             ///< linear to E, tanh, linear to `head_channels` (GLUE)
-  kTiedEmbedding,   ///< times the transposed token embedding of input `of_input`, plus a bias [vocab]
-  kDepthToSpace,    ///< inverse of patches: `head_channels` per element of a block of `head_factors`
-  kConvUpsample,    ///< transposed 4x4(x4) convolutions, ReLU between (DeepMind's "conv"/"raft")
-  kConvexUpsample,  ///< RAFT-style: attention-weighted 3x3 combination of a coarse field, x head_factors
+  kLinear,         ///< linear to `head_channels`
+  kMlp,            ///< linear to E, tanh, linear to `head_channels` (GLUE)
+  kTiedEmbedding,  ///< times the transposed token embedding of input `of_input`, plus a bias
+  kDepthToSpace,   ///< inverse of patches: `head_channels` per element of a block of `head_factors`
+  kConvUpsample,   ///< transposed 4x4(x4) convolutions, ReLU between (DeepMind's "conv"/"raft")
+  /// RAFT-style: each fine point is an attention-weighted 3x3 combination of a coarse field.
+  kConvexUpsample,
 };
 
 /// One modality that is asked for.
@@ -135,14 +138,15 @@ struct OutputSpec {
   PositionSpec position;            ///< kFourier, kCoordinates; also projections of a learned table
   std::string of_input;             ///< kInputTokens, kInputContent, kTiedEmbedding, concat_input
   bool concat_input = false;        ///< query = [input content without position | position]
-  AxisGrid whole_grid = AxisGrid::kInclusive;  ///< where kFourier points lie when all rows are asked
+  /// Where kFourier points lie when all rows are asked.
+  AxisGrid whole_grid = AxisGrid::kInclusive;
   HeadKind head = HeadKind::kNone;
   int64_t head_channels = 0;
   std::vector<int64_t> head_factors;  ///< kDepthToSpace, kConvUpsample, kConvexUpsample: per axis
   double divide_by = 1;               ///< flow: 100
   bool single_row = false;            ///< drop the index axis: [B, classes]
   bool flatten_channels = false;      ///< [B, O, c] becomes [B, O * c]: sound
-  bool keep_grid = false;             ///< all rows asked: [B, index_dims..., c] instead of [B, O, c]
+  bool keep_grid = false;  ///< all rows asked: [B, index_dims..., c] instead of [B, O, c]
 };
 
 enum class DecoderKind {
@@ -154,9 +158,9 @@ struct DecoderSpec {
   DecoderKind kind = DecoderKind::kCrossAttend;
   AttentionSpec cross_attend{.use_query_residual = false};
   bool final_project = true;
-  int64_t output_channels = 0;       ///< of the final linear (kProjection: of its only linear)
-  bool pad_queries = false;          ///< append one learned vector per output (modality embedding)
-  int64_t min_padding_size = 2;      ///< padded width = widest query + this
+  int64_t output_channels = 0;   ///< of the final linear (kProjection: of its only linear)
+  bool pad_queries = false;      ///< append one learned vector per output (modality embedding)
+  int64_t min_padding_size = 2;  ///< padded width = widest query + this
 };
 
 enum class ConvPadding {
@@ -179,10 +183,11 @@ struct Compatibility {
   ConvPadding conv_padding = ConvPadding::kSame;
   MaskedRows masked_rows = MaskedRows::kZero;
   bool decoder_uses_query_mask = true;  ///< transformers takes a mask there and ignores it
-  BatchNormAverage batch_norm_average = BatchNormAverage::kZeroDebiased;  ///< training of conv stems
-  double layer_norm_eps = 1e-5;         ///< both; transformers' config key of that name is never read
-  double attention_dropout = 0;         ///< training: on the softmax result
-  double dropout = 0;                   ///< training: after each attention and MLP (DeepMind's place)
+  /// Training of conv stems.
+  BatchNormAverage batch_norm_average = BatchNormAverage::kZeroDebiased;
+  double layer_norm_eps = 1e-5;  ///< both; transformers' config key of that name is never read
+  double attention_dropout = 0;  ///< training: on the softmax result
+  double dropout = 0;            ///< training: after each attention and MLP (DeepMind's place)
 };
 
 /// A whole model.

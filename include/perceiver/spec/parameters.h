@@ -32,7 +32,8 @@
 //                                                       LibTorch keeps transposed convolutions
 //                                                       convex upsample: 0 the coarse field, 1 the
 //                                                       9 * factors weights, neighbour-major
-// <A>: norm_queries, norm_inputs (cross only), query, key, value, output, norm_mlp, mlp_in, mlp_out,
+// <A>: norm_queries, norm_inputs (cross only), query, key, value, output, norm_mlp, mlp_in,
+// mlp_out,
 //      each .weight and .bias
 
 namespace perceiver {
@@ -44,7 +45,8 @@ enum class Init {
   kPlainLinear,      ///< other linears and convolutions: truncated normal, 1/sqrt(fan_in)
   kTable,            ///< latents, position tables, padding and mask tokens: truncated normal 0.02
   kEmbedding,        ///< token embedding: truncated normal 1
-  kZerosByDesign,    ///< projections DeepMind starts at zero (flow's final linear, projection decoder)
+  kZerosByDesign,    ///< projections DeepMind starts at zero (flow's final linear, projection
+                     ///< decoder)
 };
 
 struct ParameterInfo {
