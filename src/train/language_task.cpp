@@ -93,7 +93,13 @@ class LanguageTask : public Task {
   }
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
-    return masked_cross_entropy(outputs.at(output_), batch.targets, batch.mask);
+    const at::Tensor& logits = outputs.at(output_);
+    const at::Tensor hidden = masked_cross_entropy(logits, batch.targets, batch.mask);
+    if (recipe_.masking.visible_weight == 0) {
+      return hidden;
+    }
+    const at::Tensor visible = masked_cross_entropy(logits, batch.targets, batch.mask.logical_not());
+    return hidden.add(visible, recipe_.masking.visible_weight);
   }
 
   int64_t test_examples() const override { return static_cast<int64_t>(test_.size()); }

@@ -154,6 +154,7 @@ MaskingSpec read_masking(Fields fields) {
   masking.word_weight = fields.number("word_weight", masking.word_weight, 0, 1e6);
   masking.span_weight = fields.number("span_weight", masking.span_weight, 0, 1e6);
   masking.span_length = fields.number("span_length", masking.span_length, 1, 1e6);
+  masking.visible_weight = fields.number("visible_weight", 0, 0, 1e6);
   fields.finish();
   if (masking.byte_weight + masking.word_weight + masking.span_weight <= 0) {
     throw Error(ErrorCode::kArgument, cat(fields.where("byte_weight"), ", word_weight and "

@@ -99,6 +99,10 @@ struct MaskingSpec {
   double word_weight = 1;   ///< whole whitespace-delimited words, independently (the paper's way)
   double span_weight = 0;   ///< runs of bytes of geometric length
   double span_length = 5;   ///< their mean
+  /// Share of the loss on bytes that are not hidden, against 1 on the hidden ones. They are trivial to
+  /// tell, but only once every place of the input reaches its place of the output through the latents:
+  /// asking for them teaches that way early.
+  double visible_weight = 0;
 };
 
 /// Generated multichannel series: each class is a mixture of waves of its own, with noise.
