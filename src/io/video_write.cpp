@@ -139,8 +139,7 @@ class PictureTrack {
         height_(static_cast<int>(frames.size(1))),
         track_(muxer, encoder_of({"libx264", "libopenh264", "mpeg4"}, "H.264 or MPEG-4")),
         picture_(ffmpeg::new_frame()),
-        padded_(static_cast<size_t>(even(width_)) * static_cast<size_t>(even(height_)) * 3 +
-                kReadAhead) {
+        padded_(ffmpeg::new_frame()) {
     AVCodecContext& encoder = track_.encoder();
     encoder.width = even(width_);
     encoder.height = even(height_);
@@ -159,10 +158,8 @@ class PictureTrack {
     }
     track_.open();
     track_.set_frame_ticks(1);
-    picture_->format = AV_PIX_FMT_YUV420P;
-    picture_->width = encoder.width;
-    picture_->height = encoder.height;
-    check(av_frame_get_buffer(picture_.get(), 0), "memory");
+    allocate(*picture_, AV_PIX_FMT_YUV420P);
+    allocate(*padded_, AV_PIX_FMT_RGB24);  // in a frame, so that rows are aligned and padded for SIMD
     scaler_.reset(sws_getContext(encoder.width, encoder.height, AV_PIX_FMT_RGB24, encoder.width,
                                  encoder.height, AV_PIX_FMT_YUV420P,
                                  SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP, nullptr, nullptr,
@@ -178,9 +175,8 @@ class PictureTrack {
   void encode_next() {
     pad(frames_.data<uint8_t>() + next_ * int64_t{height_} * width_ * 3);
     check(av_frame_make_writable(picture_.get()), "memory");
-    const uint8_t* planes[4] = {padded_.data(), nullptr, nullptr, nullptr};
-    const int strides[4] = {even(width_) * 3, 0, 0, 0};
-    sws_scale(scaler_.get(), planes, strides, 0, even(height_), picture_->data, picture_->linesize);
+    sws_scale(scaler_.get(), padded_->data, padded_->linesize, 0, padded_->height, picture_->data,
+              picture_->linesize);
     picture_->pts = next_++;
     track_.encode(picture_.get());
   }
@@ -188,16 +184,21 @@ class PictureTrack {
   void flush() { track_.encode(nullptr); }
 
  private:
-  static constexpr size_t kReadAhead = 64;  // the scaler loads whole vectors
-
   static int even(int side) { return side + (side & 1); }
+
+  void allocate(AVFrame& frame, AVPixelFormat layout) const {
+    frame.format = layout;
+    frame.width = even(width_);
+    frame.height = even(height_);
+    check(av_frame_get_buffer(&frame, 0), "memory");
+  }
 
   /// Copies a frame, repeating its last row and column where a side is odd.
   void pad(const uint8_t* frame) {
     const auto row_bytes = static_cast<size_t>(width_) * 3;
     for (int y = 0; y < even(height_); ++y) {
       const uint8_t* from = frame + row_bytes * static_cast<size_t>(std::min(y, height_ - 1));
-      uint8_t* to = padded_.data() + static_cast<size_t>(even(width_)) * 3 * static_cast<size_t>(y);
+      uint8_t* to = padded_->data[0] + ptrdiff_t{padded_->linesize[0]} * y;
       std::memcpy(to, from, row_bytes);
       if ((width_ & 1) != 0) {
         std::memcpy(to + row_bytes, from + row_bytes - 3, 3);
@@ -208,9 +209,8 @@ class PictureTrack {
   const Array& frames_;
   int width_, height_;
   Track track_;
-  ffmpeg::FramePtr picture_;
+  ffmpeg::FramePtr picture_, padded_;
   ffmpeg::ScalerPtr scaler_;
-  std::vector<uint8_t> padded_;
   int64_t next_ = 0;
 };
 

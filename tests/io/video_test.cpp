@@ -65,12 +65,6 @@ TEST_F(VideoTest, OddSidesAreRepeatedToEven) {
   EXPECT_THAT(failure([&] { read_audio(folder_ / "a.mp4"); }), HasSubstr("holds no sound"));
 }
 
-TEST_F(VideoTest, WritesTheSameBytesTwice) {
-  write_mp4(folder_ / "a.mp4", film(4, 32, 32), 10.0);
-  write_mp4(folder_ / "b.mp4", film(4, 32, 32), 10.0);
-  EXPECT_EQ(contents(folder_ / "a.mp4"), contents(folder_ / "b.mp4"));
-}
-
 TEST_F(VideoTest, StartStepAndMaximumChooseFrames) {
   write_mp4(folder_ / "a.mp4", film(10, 32, 32), 10.0);
   const Video part = read_video(folder_ / "a.mp4", {.start_seconds = 0.3, .max_frames = 3, .frame_step = 2});
