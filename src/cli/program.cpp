@@ -132,7 +132,10 @@ std::string nearest_word(const std::string& word, const std::vector<std::string>
   std::string best;
   size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
   for (const std::string& candidate : known) {
-    const size_t distance = edit_distance(word, candidate);
+    // "langage" means language-perceiver: its beginning counts too.
+    const size_t distance = std::min({edit_distance(word, candidate),
+                                      edit_distance(word, candidate.substr(0, word.size())),
+                                      edit_distance(word, candidate.substr(0, word.size() + 1))});
     if (distance < best_distance) {
       best_distance = distance;
       best = candidate;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <set>
 #include <utility>
 #include <vector>
@@ -69,6 +70,7 @@ class CallBuilder {
     }
     refuse_unknown();
     call_.request.progress = options_.progress;
+    ask_all_rows();
     if (options_.memory_budget > 0) {
       call_.request.rows_per_block = rows_for_budget(spec_, batch_, options_.memory_budget);
     }
@@ -248,6 +250,20 @@ class CallBuilder {
       }
     }
     call_.request.points[output.name].assign(index, index + wide.numel());
+  }
+
+  // Engines decode the rows of the given tokens; transformers' masked language model always answers
+  // for the longest text.
+  void ask_all_rows() {
+    if (spec_.architecture != "PerceiverForMaskedLM") {
+      return;
+    }
+    const OutputSpec& output = spec_.outputs.at(0);
+    std::vector<int64_t>& points = call_.request.points[output.name];
+    if (points.empty()) {
+      points.resize(static_cast<size_t>(output.index_dims.at(0)));
+      std::iota(points.begin(), points.end(), int64_t{0});
+    }
   }
 
   void add_queries(const OutputSpec& output) {
