@@ -11,8 +11,6 @@
 namespace perceiver::io {
 namespace {
 
-using ZipEntries = std::map<std::string, std::string_view, std::less<>>;
-
 constexpr std::string_view kPickleEntry = "/data.pkl";
 // 0x1950a86a20f9469cfc6c, little-endian, as LONG1 of protocol 2 writes it.
 constexpr std::string_view kLegacyMagic(
@@ -22,7 +20,7 @@ constexpr int64_t kLegacyProtocol = 1001;
 // torch puts everything into one folder, named after the file.
 std::string archive_folder(const FileBytes& file, const ZipEntries& entries) {
   std::string folder;
-  for (const auto& [name, bytes] : entries) {
+  for (const auto& [name, entry] : entries) {
     const size_t slash = name.find('/');
     if (slash != std::string::npos && std::string_view(name).substr(slash) == kPickleEntry) {
       if (!folder.empty()) {
@@ -37,20 +35,27 @@ std::string archive_folder(const FileBytes& file, const ZipEntries& entries) {
   return folder;
 }
 
-ArrayMap read_zip(const FileBytes& file) {
-  const ZipEntries entries = read_stored_zip(file);
+ArrayMap read_zip_container(const FileBytes& file) {
+  const ZipEntries entries = read_zip(file);
   const std::string folder = archive_folder(file, entries);
   const auto entry = [&](const std::string& name) -> std::optional<std::string_view> {
     const auto found = entries.find(folder + name);
-    return found == entries.end() ? std::nullopt : std::optional(found->second);
+    if (found == entries.end()) {
+      return std::nullopt;
+    }
+    if (const char* obstacle = found->second.obstacle; obstacle != nullptr) {
+      file.unsupported(cat("zip entry \"", printable(found->first), "\" is ", obstacle,
+                           "; torch.save stores entries as they are"));
+    }
+    return found->second.bytes;
   };
-  if (entry("constants.pkl")) {
+  if (entries.contains(folder + "constants.pkl")) {
     file.unsupported("a TorchScript archive, not a state dict saved by torch.save");
   }
   if (const auto order = entry("byteorder"); order && *order != "little") {
     file.unsupported(cat("byte order \"", printable(*order), "\" instead of \"little\""));
   }
-  const FileBytes pickle{entries.find(folder + "data.pkl")->second, file.owner, file.where};
+  const FileBytes pickle{*entry("data.pkl"), file.owner, file.where};
   TorchPickleHandler handler;
   PickleMachine machine(pickle, handler);
   const PickleValue* top = machine.run();
@@ -169,7 +174,7 @@ ArrayMap read_torch_checkpoint(const FileBytes& file) {
   if (!file.bytes.starts_with("PK")) {
     file.refuse("not a torch checkpoint: neither of the containers torch.save writes");
   }
-  return read_zip(file);
+  return read_zip_container(file);
 }
 
 ArrayMap read_torch_checkpoint(const std::filesystem::path& path) {

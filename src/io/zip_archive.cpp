@@ -48,17 +48,19 @@ class Reader {
  public:
   explicit Reader(const FileBytes& file) : file_(file), bytes_(file.bytes) {}
 
-  std::map<std::string, std::string_view, std::less<>> read() {
+  ZipEntries read() {
     const Directory directory = find_directory();
     std::string_view rest = slice(directory.offset, directory.size, "central directory");
-    std::map<std::string, std::string_view, std::less<>> entries;
+    ZipEntries entries;
     std::vector<std::pair<uint64_t, uint64_t>> extents;
     for (uint64_t i = 0; i < directory.entries; ++i) {
       Entry entry = take_entry(rest);
       const std::string_view data = data_of(entry);
       const auto end = static_cast<uint64_t>(data.data() - bytes_.data()) + data.size();
       extents.emplace_back(entry.local_offset, end);
-      if (!entries.emplace(entry.name, data).second) {
+      const bool encrypted = (entry.flags & 1u) != 0;
+      const char* obstacle = encrypted ? "encrypted" : entry.method != 0 ? "compressed" : nullptr;
+      if (!entries.emplace(entry.name, ZipEntry{data, obstacle}).second) {
         refuse(entry, "appears twice");
       }
     }
@@ -163,14 +165,7 @@ class Reader {
   }
 
   std::string_view data_of(const Entry& entry) const {
-    if ((entry.flags & 1u) != 0) {
-      file_.unsupported(cat("zip entry \"", printable(entry.name), "\" is encrypted"));
-    }
-    if (entry.method != 0) {
-      file_.unsupported(cat("zip entry \"", printable(entry.name),
-                            "\" is compressed; torch.save stores entries as they are"));
-    }
-    if (entry.stored_size != entry.size) {
+    if (entry.method == 0 && entry.stored_size != entry.size) {
       refuse(entry, cat("stores ", entry.stored_size, " bytes but claims ", entry.size));
     }
     const std::string_view local = slice(entry.local_offset, kLocalSize, "local header");
@@ -182,7 +177,7 @@ class Reader {
     if (skipped > bytes_.size() - entry.local_offset) {
       refuse(entry, "lies outside the file");
     }
-    return slice(entry.local_offset + skipped, entry.size, "entry");
+    return slice(entry.local_offset + skipped, entry.stored_size, "entry");
   }
 
   const FileBytes& file_;
@@ -191,8 +186,6 @@ class Reader {
 
 }  // namespace
 
-std::map<std::string, std::string_view, std::less<>> read_stored_zip(const FileBytes& file) {
-  return Reader(file).read();
-}
+ZipEntries read_zip(const FileBytes& file) { return Reader(file).read(); }
 
 }  // namespace perceiver::io

@@ -8,10 +8,17 @@
 
 namespace perceiver::io {
 
-/// The stored (uncompressed) entries of a zip file, zip64 included: entry name -> its bytes, a view
-/// of the file. Entries may not overlap, so all of them together are never larger than the file.
+/// An entry's bytes as they lie in the file.
+struct ZipEntry {
+  std::string_view bytes;
+  const char* obstacle = nullptr;  ///< "compressed" or "encrypted": `bytes` are not the contents
+};
+using ZipEntries = std::map<std::string, ZipEntry, std::less<>>;
+
+/// The entries of a zip file, zip64 included, by name. They may not overlap, so all together they
+/// are never larger than the file. Nothing is decompressed.
 /// @throws Error(kFormat) for a damaged or truncated archive, a repeated name or an entry out of
-///   bounds; Error(kUnsupported) naming a compressed or encrypted entry
-std::map<std::string, std::string_view, std::less<>> read_stored_zip(const FileBytes& file);
+///   bounds
+ZipEntries read_zip(const FileBytes& file);
 
 }  // namespace perceiver::io
