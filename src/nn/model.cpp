@@ -6,7 +6,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/where.h>
 
 #include "nn/decoder.h"
 #include "nn/stems.h"
@@ -132,15 +131,7 @@ TokenArray Model::preprocess(const TensorInputs& inputs) {
 at::Tensor Model::dense(const TokenArray& tokens) const {
   std::vector<at::Tensor> parts;
   for (const TokenSegment& segment : tokens.segments) {
-    at::Tensor part = positioned(segment);
-    if (segment.constant.defined()) {
-      part = at::cat({part, segment.constant.unsqueeze(0).expand({part.size(0), part.size(1), -1})},
-                     2);
-    }
-    if (segment.replaced.defined()) {
-      part = at::where(segment.replaced.unsqueeze(-1), segment.replacement, part);
-    }
-    parts.push_back(part);
+    parts.push_back(dense_tokens(segment));
   }
   return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
 }

@@ -68,7 +68,7 @@ void QueryRows::find_source(const TokenArray& tokens, const TensorRequest& reque
     source_ = position_linears(context_.parameters, prefix, output_.position,
                                context_.parameters.at(prefix + ".table"));
   } else if (output_.query == QueryKind::kInputTokens) {
-    source_ = positioned(find_segment(tokens, output_));
+    source_ = dense_tokens(find_segment(tokens, output_));
   } else if (output_.query == QueryKind::kInputContent) {
     source_ = find_segment(tokens, output_).content;
   } else if (caller_gives_rows(output_)) {

@@ -13,6 +13,7 @@
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/upsample_bicubic2d.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include "nn/conv_stem.h"
@@ -293,6 +294,18 @@ at::Tensor positioned(const TokenSegment& segment) {
           ? segment.positions
           : segment.positions.unsqueeze(0).expand({segment.content.size(0), -1, -1});
   return at::cat({segment.content, positions}, 2);
+}
+
+at::Tensor dense_tokens(const TokenSegment& segment) {
+  at::Tensor tokens = positioned(segment);
+  if (segment.constant.defined()) {
+    const at::Tensor padding =
+        segment.constant.unsqueeze(0).expand({tokens.size(0), tokens.size(1), -1});
+    tokens = at::cat({tokens, padding}, 2);
+  }
+  return segment.replaced.defined()
+             ? at::where(segment.replaced.unsqueeze(-1), segment.replacement, tokens)
+             : tokens;
 }
 
 at::Tensor space_to_depth(const at::Tensor& grid, const std::vector<int64_t>& block) {
