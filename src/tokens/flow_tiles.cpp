@@ -19,13 +19,16 @@ void check_tile(const TileSize& tile) {
 /// Starts along one axis, each with how often the grid of the colab repeats it.
 std::vector<Tile> starts_along(int64_t frame, int64_t tile, int64_t overlap) {
   if (frame < 1 || overlap < 0 || overlap >= tile) {
-    throw Error(ErrorCode::kArgument, cat("cannot tile ", frame, " pixels by ", tile,
-                                          " with an overlap of ", overlap));
+    throw Error(ErrorCode::kArgument,
+                cat("cannot tile ", frame, " pixels by ", tile, " with an overlap of ", overlap));
   }
   std::vector<Tile> starts;
   const int64_t step = tile - overlap, last = std::max<int64_t>(0, frame - tile);
   for (int64_t at = 0; at < frame; at += step) {
     const bool is_last = at + step >= frame;
+    if (at > last && !is_last) {
+      continue;  // would reach beyond the frame, as the colab's grid does; the last tile covers it
+    }
     const int64_t start = is_last ? last : at;
     if (!starts.empty() && starts.back().y == start) {
       ++starts.back().count;
@@ -65,7 +68,8 @@ struct PatchAxis {
 PatchAxis patch_axis(int64_t in, int64_t size, int64_t stride, int64_t rate, PatchPadding padding) {
   constexpr int64_t kMaxTerm = 1 << 20;
   if (size < 1 || stride < 1 || rate < 1 || size > kMaxTerm || rate > kMaxTerm) {
-    throw Error(ErrorCode::kArgument, cat("patches of size ", size, ", stride ", stride, ", rate ", rate));
+    throw Error(ErrorCode::kArgument,
+                cat("patches of size ", size, ", stride ", stride, ", rate ", rate));
   }
   const int64_t reach = (size - 1) * rate + 1;
   if (padding == PatchPadding::kValid) {
@@ -93,8 +97,9 @@ std::vector<Tile> flow_tiles(int64_t frame_height, int64_t frame_width, const Ti
 
 Array normalize_frame(const Array& frame) {
   if (frame.dim() != 3 || frame.size(2) != 3 || frame.dtype() != DType::kU8) {
-    throw Error(ErrorCode::kShape, cat("a frame must be [H, W, 3] U8, got ",
-                                       shape_string(frame.shape()), " ", dtype_name(frame.dtype())));
+    throw Error(ErrorCode::kShape,
+                cat("a frame must be [H, W, 3] U8, got ", shape_string(frame.shape()), " ",
+                    dtype_name(frame.dtype())));
   }
   Array out = Array::zeros(DType::kF32, frame.shape());
   const uint8_t* from = frame.data<uint8_t>();
@@ -106,7 +111,8 @@ Array normalize_frame(const Array& frame) {
 Array pad_to_tile(const Array& frame, const TileSize& tile) {
   check_tile(tile);
   if (frame.dim() != 3 || frame.numel() == 0) {
-    throw Error(ErrorCode::kShape, cat("a frame must be [H, W, C], got ", shape_string(frame.shape())));
+    throw Error(ErrorCode::kShape,
+                cat("a frame must be [H, W, C], got ", shape_string(frame.shape())));
   }
   const int64_t height = frame.size(0), width = frame.size(1);
   const int64_t out_height = std::max(height, tile.height), out_width = std::max(width, tile.width);
@@ -129,8 +135,9 @@ Array flow_tile_patches(const Array& first, const Array& second, const Tile& at,
                         const TileSize& tile) {
   check_tile(tile);
   if (first.shape() != second.shape()) {
-    throw Error(ErrorCode::kShape, cat("the two frames differ in size: ", shape_string(first.shape()),
-                                       " and ", shape_string(second.shape())));
+    throw Error(ErrorCode::kShape,
+                cat("the two frames differ in size: ", shape_string(first.shape()), " and ",
+                    shape_string(second.shape())));
   }
   check_holds(first, at, tile);
   constexpr int64_t kPatch = 3;
@@ -148,8 +155,10 @@ Array extract_patches(const Array& images, const std::vector<int64_t>& sizes,
                       const std::vector<int64_t>& strides, const std::vector<int64_t>& rates,
                       PatchPadding padding) {
   if (images.dim() != 4 || sizes.size() != 2 || strides.size() != 2 || rates.size() != 2) {
-    throw Error(ErrorCode::kShape, cat("patches need images [B, H, W, C] and two sizes, strides and "
-                                       "rates, got ", shape_string(images.shape())));
+    throw Error(ErrorCode::kShape,
+                cat("patches need images [B, H, W, C] and two sizes, strides and "
+                    "rates, got ",
+                    shape_string(images.shape())));
   }
   const PatchAxis y = patch_axis(images.size(1), sizes[0], strides[0], rates[0], padding);
   const PatchAxis x = patch_axis(images.size(2), sizes[1], strides[1], rates[1], padding);
@@ -179,7 +188,8 @@ Array flow_tile_weights(const TileSize& tile) {
   float* weights = out.mutable_data<float>();
   for (int64_t y = 0; y < tile.height; ++y) {
     for (int64_t x = 0; x < tile.width; ++x) {
-      const int64_t across = std::min(x + 1, tile.width - x), down = std::min(y + 1, tile.height - y);
+      const int64_t across = std::min(x + 1, tile.width - x),
+                    down = std::min(y + 1, tile.height - y);
       *weights++ = static_cast<float>(std::min(across, down));
     }
   }
@@ -194,7 +204,8 @@ FlowBlender::FlowBlender(int64_t frame_height, int64_t frame_width, const TileSi
       tile_(tile),
       weights_(flow_tile_weights(tile)) {
   if (frame_height < 1 || frame_width < 1) {
-    throw Error(ErrorCode::kArgument, cat("a frame of ", frame_width, "x", frame_height, " pixels"));
+    throw Error(ErrorCode::kArgument,
+                cat("a frame of ", frame_width, "x", frame_height, " pixels"));
   }
   const int64_t count = element_count({height_, width_, 2});
   sums_.resize(static_cast<size_t>(count));
@@ -205,9 +216,9 @@ void FlowBlender::add(const Tile& at, const Array& flow) {
   if (flow.shape() != std::vector<int64_t>{tile_.height, tile_.width, 2} || at.y < 0 || at.x < 0 ||
       at.y + tile_.height > height_ || at.x + tile_.width > width_) {
     throw Error(ErrorCode::kShape,
-                cat("a tile's flow must be [", tile_.height, ", ", tile_.width, ", 2] inside ", width_,
-                    "x", height_, " pixels, got ", shape_string(flow.shape()), " at row ", at.y,
-                    ", column ", at.x));
+                cat("a tile's flow must be [", tile_.height, ", ", tile_.width, ", 2] inside ",
+                    width_, "x", height_, " pixels, got ", shape_string(flow.shape()), " at row ",
+                    at.y, ", column ", at.x));
   }
   const float* values = flow.data<float>();
   const float* weights = weights_.data<float>();
