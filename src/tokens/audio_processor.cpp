@@ -28,7 +28,8 @@ Array fit_audio(const Array& samples, int64_t length, int64_t begin) {
   Array out = Array::zeros(DType::kF32, {length, channels});
   const int64_t first = std::min(begin, samples.size(0));
   const int64_t count = std::min(length, samples.size(0) - first);
-  std::copy_n(samples.data<float>() + first * channels, count * channels, out.mutable_data<float>());
+  std::copy_n(samples.data<float>() + first * channels, count * channels,
+              out.mutable_data<float>());
   return out;
 }
 

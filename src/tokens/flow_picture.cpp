@@ -69,13 +69,15 @@ Array flow_picture(const Array& uv, const Array& valid, const FlowPictureOptions
                     masked ? " and " + shape_string(valid.shape()) : std::string()));
   }
   if (!(options.max_radius >= 0.0)) {
-    throw Error(ErrorCode::kArgument, cat("max_radius must not be negative, got ", options.max_radius));
+    throw Error(ErrorCode::kArgument,
+                cat("max_radius must not be negative, got ", options.max_radius));
   }
   const float* values = uv.data<float>();
   const bool* ok = masked ? valid.data<bool>() : nullptr;
   const int64_t count = uv.numel() / 2;
   const auto shown = [&](int64_t i) {
-    return (ok == nullptr || ok[i]) && std::isfinite(values[2 * i]) && std::isfinite(values[2 * i + 1]);
+    return (ok == nullptr || ok[i]) && std::isfinite(values[2 * i]) &&
+           std::isfinite(values[2 * i + 1]);
   };
   double radius = options.max_radius;
   for (int64_t i = 0; options.max_radius == 0.0 && i < count; ++i) {
@@ -89,7 +91,8 @@ Array flow_picture(const Array& uv, const Array& valid, const FlowPictureOptions
   uint8_t* rgb = picture.mutable_data<uint8_t>();
   for (int64_t i = 0; i < count; ++i) {
     if (shown(i)) {
-      paint(static_cast<double>(values[2 * i]), static_cast<double>(values[2 * i + 1]), radius, rgb + 3 * i);
+      paint(static_cast<double>(values[2 * i]), static_cast<double>(values[2 * i + 1]), radius,
+            rgb + 3 * i);
     }
   }
   return picture;

@@ -13,8 +13,9 @@ namespace {
 
 void check_picture(const Array& image, DType dtype) {
   if (image.dim() != 3 || image.numel() == 0 || image.dtype() != dtype) {
-    throw Error(ErrorCode::kShape, cat("a picture must be [H, W, C] ", dtype_name(dtype), ", got ",
-                                       shape_string(image.shape()), " ", dtype_name(image.dtype())));
+    throw Error(ErrorCode::kShape,
+                cat("a picture must be [H, W, C] ", dtype_name(dtype), ", got ",
+                    shape_string(image.shape()), " ", dtype_name(image.dtype())));
   }
 }
 
@@ -88,8 +89,8 @@ Array to_float(const Array& levels, const ImageProcessorConfig& config) {
 
 Array center_crop(const Array& image, const ImageSize& size, CropStart start) {
   if (image.dim() != 3 || size.height < 1 || size.width < 1) {
-    throw Error(ErrorCode::kShape,
-                cat("cannot crop ", shape_string(image.shape()), " to ", size.width, "x", size.height));
+    throw Error(ErrorCode::kShape, cat("cannot crop ", shape_string(image.shape()), " to ",
+                                       size.width, "x", size.height));
   }
   const int64_t width = image.size(1), channels = image.size(2);
   const CropSpan rows = crop_span(image.size(0), size.height, start);
@@ -111,9 +112,12 @@ Array resize_image(const Array& image, const ImageSize& size, ResampleFilter fil
     throw Error(ErrorCode::kShape, cat("cannot resize to ", size.width, "x", size.height));
   }
   switch (style) {
-    case ResizeStyle::kOpenCv: return resize_opencv(image, size, filter);
-    case ResizeStyle::kTensorFlow: return resize_tensorflow(image, size, filter);
-    case ResizeStyle::kPil: break;
+    case ResizeStyle::kOpenCv:
+      return resize_opencv(image, size, filter);
+    case ResizeStyle::kTensorFlow:
+      return resize_tensorflow(image, size, filter);
+    case ResizeStyle::kPil:
+      break;
   }
   return resize_pil(image, size, filter);
 }
@@ -122,7 +126,8 @@ Array process_image(const Array& image, const ImageProcessorConfig& config) {
   check_picture(image, DType::kU8);
   Array levels = image;
   if (config.do_center_crop) {
-    levels = center_crop(levels, crop_size_of(config, image.size(0), image.size(1)), config.crop_start);
+    levels =
+        center_crop(levels, crop_size_of(config, image.size(0), image.size(1)), config.crop_start);
   }
   if (config.do_resize) {
     levels = resize_image(levels, config.size, config.resample, config.resize_style);

@@ -1,8 +1,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <string_view>
+
+#include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -81,7 +82,8 @@ class ConfigReader {
       }
     } else if (key == "default_to_square") {
       if (!flag(key, value)) {
-        throw Error(ErrorCode::kUnsupported, cat(where_, ": default_to_square false is not supported"));
+        throw Error(ErrorCode::kUnsupported,
+                    cat(where_, ": default_to_square false is not supported"));
       }
     } else if (std::find(kIgnoredKeys.begin(), kIgnoredKeys.end(), key) == kIgnoredKeys.end()) {
       throw Error(ErrorCode::kFormat, cat(where_, ": unknown key ", printable(key)));
@@ -97,13 +99,15 @@ class ConfigReader {
 
   int64_t side(const std::string& key, const Json& value) const {
     if (!value.is_number_integer() || value < 1 || value > kMaxSide) {
-      bad(key, cat("one size, [height, width] or an object of both, in pixels from 1 to ", kMaxSide));
+      bad(key,
+          cat("one size, [height, width] or an object of both, in pixels from 1 to ", kMaxSide));
     }
     return value.get<int64_t>();
   }
 
   ImageSize size(const std::string& key, const Json& value) const {
-    if (value.is_object() && value.size() == 2 && value.contains("height") && value.contains("width")) {
+    if (value.is_object() && value.size() == 2 && value.contains("height") &&
+        value.contains("width")) {
       return {side(key, value.at("height")), side(key, value.at("width"))};
     }
     if (value.is_array() && value.size() == 2) {

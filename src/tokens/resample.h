@@ -2,8 +2,8 @@
 
 #include "perceiver/tokens/image_processor.h"
 
-// The resizers behind resize_image(), one per library that is reproduced. All take [H, W, C] U8 with
-// non-empty extents.
+// The resizers behind resize_image(), one per library that is reproduced. All take [H, W, C] U8
+// with non-empty extents.
 namespace perceiver::tokens {
 
 /// PIL.Image.resize: windowed filter widened when shrinking, 22-bit fixed point, width pass first,
@@ -15,8 +15,8 @@ Array resize_pil(const Array& image, const ImageSize& size, ResampleFilter filte
 /// @throws Error(kUnsupported) for another filter
 Array resize_opencv(const Array& image, const ImageSize& size, ResampleFilter filter);
 
-/// tf.image.resize(antialias=False) with half-pixel centres: bilinear, or bicubic a = -0.5 whose taps
-/// outside the picture are dropped and the rest normalised. F32 result.
+/// tf.image.resize(antialias=False) with half-pixel centres: bilinear, or bicubic a = -0.5 whose
+/// taps outside the picture are dropped and the rest normalised. F32 result.
 /// @throws Error(kUnsupported) for another filter
 Array resize_tensorflow(const Array& image, const ImageSize& size, ResampleFilter filter);
 

@@ -16,10 +16,15 @@ double sinc(double x) {
 
 double filter_support(ResampleFilter filter) {
   switch (filter) {
-    case ResampleFilter::kBox: return 0.5;
-    case ResampleFilter::kBilinear: case ResampleFilter::kHamming: return 1.0;
-    case ResampleFilter::kBicubic: return 2.0;
-    case ResampleFilter::kLanczos: return 3.0;
+    case ResampleFilter::kBox:
+      return 0.5;
+    case ResampleFilter::kBilinear:
+    case ResampleFilter::kHamming:
+      return 1.0;
+    case ResampleFilter::kBicubic:
+      return 2.0;
+    case ResampleFilter::kLanczos:
+      return 3.0;
   }
   return 0.0;
 }
@@ -36,12 +41,16 @@ double cubic(double x) {
 
 double filter_value(ResampleFilter filter, double x) {
   switch (filter) {
-    case ResampleFilter::kBox: return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
-    case ResampleFilter::kBilinear: return std::max(0.0, 1.0 - std::fabs(x));
+    case ResampleFilter::kBox:
+      return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
+    case ResampleFilter::kBilinear:
+      return std::max(0.0, 1.0 - std::fabs(x));
     case ResampleFilter::kHamming:
       return std::fabs(x) >= 1.0 ? 0.0 : sinc(x) * (0.54 + 0.46 * std::cos(std::numbers::pi * x));
-    case ResampleFilter::kBicubic: return cubic(x);
-    case ResampleFilter::kLanczos: return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+    case ResampleFilter::kBicubic:
+      return cubic(x);
+    case ResampleFilter::kLanczos:
+      return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
   }
   return 0.0;
 }

@@ -106,8 +106,9 @@ void mix_row(const uint8_t* row, int64_t channels, const std::vector<Taps<Weight
 
 /// Both passes without rounding between them; `store(index, rows, weights)` finishes one value.
 template <typename Weight, typename Store>
-void resize_plain(const Array& image, const ImageSize& size, const std::vector<Taps<Weight>>& columns,
-                  const std::vector<Taps<Weight>>& rows, const Store& store) {
+void resize_plain(const Array& image, const ImageSize& size,
+                  const std::vector<Taps<Weight>>& columns, const std::vector<Taps<Weight>>& rows,
+                  const Store& store) {
   const int64_t width = image.size(1), channels = image.size(2), row_values = size.width * channels;
   std::array<std::vector<Weight>, kMaxTaps> mixed;
   for (auto& row : mixed) {

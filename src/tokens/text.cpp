@@ -15,8 +15,8 @@ TextBatch batch_text(const std::vector<std::vector<int64_t>>& texts, int64_t len
   }
   const int64_t width = length == 0 ? longest : length;
   if (texts.empty() || width < 1) {
-    throw Error(ErrorCode::kArgument, cat("no text to batch: ", texts.size(), " texts, the longest of ",
-                                          longest, " tokens"));
+    throw Error(ErrorCode::kArgument, cat("no text to batch: ", texts.size(),
+                                          " texts, the longest of ", longest, " tokens"));
   }
   if (longest > width) {
     throw Error(ErrorCode::kArgument,

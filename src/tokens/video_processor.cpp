@@ -10,8 +10,8 @@
 namespace perceiver::tokens {
 namespace {
 
-/// The cut of the colab rounds both halves down, so it starts one pixel later than center_crop() when
-/// the long side is even and the short side odd.
+/// The cut of the colab rounds both halves down, so it starts one pixel later than center_crop()
+/// when the long side is even and the short side odd.
 Array central_square(const Array& frame) {
   const int64_t height = frame.size(0), width = frame.size(1), side = std::min(height, width);
   const int64_t top = height / 2 - side / 2, left = width / 2 - side / 2;
@@ -27,9 +27,11 @@ Array central_square(const Array& frame) {
 }  // namespace
 
 Array process_video(const Array& frames, const VideoProcessorConfig& config) {
-  if (frames.dim() != 4 || frames.size(3) != 3 || frames.dtype() != DType::kU8 || frames.numel() == 0) {
-    throw Error(ErrorCode::kShape, cat("film frames must be [T, H, W, 3] U8, got ",
-                                       shape_string(frames.shape()), " ", dtype_name(frames.dtype())));
+  if (frames.dim() != 4 || frames.size(3) != 3 || frames.dtype() != DType::kU8 ||
+      frames.numel() == 0) {
+    throw Error(ErrorCode::kShape,
+                cat("film frames must be [T, H, W, 3] U8, got ", shape_string(frames.shape()), " ",
+                    dtype_name(frames.dtype())));
   }
   if (config.num_frames < 0 || config.size < 1) {
     throw Error(ErrorCode::kArgument,
@@ -38,7 +40,8 @@ Array process_video(const Array& frames, const VideoProcessorConfig& config) {
   const int64_t have = frames.size(0);
   const int64_t want = config.num_frames == 0 ? have : config.num_frames;
   if (have < want && !config.repeat_last) {
-    throw Error(ErrorCode::kArgument, cat("the film has ", have, " frames but ", want, " are needed"));
+    throw Error(ErrorCode::kArgument,
+                cat("the film has ", have, " frames but ", want, " are needed"));
   }
   Array out = Array::zeros(DType::kF32, {want, config.size, config.size, 3});
   const int64_t frame_values = config.size * config.size * 3;

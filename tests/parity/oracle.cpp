@@ -115,9 +115,11 @@ void expect_same_stages(const OracleCall& peer, const OurStages& ours, const Bar
     }
     const Array wanted = same_rows(stage, exact->second, found->second);
     const double scale = test::max_abs(wanted);
-    const double peer_error = test::difference(wanted_f32, wanted).max_abs;
     expect_near("float64", stage, found_double->second, wanted, bars.f64 * scale);
-    expect_near("float32", stage, found->second, wanted, bars.f32_factor * peer_error + bars.floor * scale);
+    const test::Difference theirs = test::difference(wanted_f32, wanted);
+    expect_near("float32", stage, found->second, wanted, bars.f32_outlier * theirs.max_abs + bars.floor * scale);
+    EXPECT_LE(test::difference(found->second, wanted).rms, bars.f32_factor * theirs.rms + bars.floor * scale)
+        << "float32 " << stage << ", root mean square";
   }
 }
 

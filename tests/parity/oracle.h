@@ -39,7 +39,9 @@ OurStages run_ours(const ModelSpec& spec, const ArrayMap& weights, const ArrayMa
 
 struct Bars {
   double f64 = 1e-10;       ///< of max |value|, float64 against float64
-  double f32_factor = 2;    ///< our float32 error over the peer's own
+  double f32_factor = 2;    ///< our float32 error over the peer's own, root mean square
+  double f32_outlier = 4;   ///< the same of the largest errors: one ill-conditioned row decides it alone,
+                            ///< and two roundings of that row differ by more than two
   double floor = 5e-7;      ///< of max |value|, four last bits: below it an error ratio is chance
   double like_f32 = 3e-5;   ///< of max |value|, float32 against float32, where no f64 was recorded
 };

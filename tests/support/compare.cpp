@@ -35,11 +35,12 @@ double max_abs(const Array& array) {
 Difference difference(const Array& got, const Array& wanted) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (got.shape() != wanted.shape()) {
-    return {kInfinity, cat("shape ", shape_string(got.shape()), ", wanted ", shape_string(wanted.shape()))};
+    return {kInfinity, kInfinity, cat("shape ", shape_string(got.shape()), ", wanted ", shape_string(wanted.shape()))};
   }
   const Array a = got.to(DType::kF64);
   const Array b = wanted.to(DType::kF64);
   Difference worst;
+  double squares = 0;
   for (int64_t i = 0; i < a.numel(); ++i) {
     const double x = a.data<double>()[i];
     const double y = b.data<double>()[i];
@@ -49,10 +50,13 @@ Difference difference(const Array& got, const Array& wanted) {
     } else if (std::isnan(apart)) {
       apart = kInfinity;
     }
+    squares += apart * apart;
     if (apart > worst.max_abs) {
-      worst = {apart, cat("at ", index_string(a, i), ": ", x, ", wanted ", y)};
+      worst.max_abs = apart;
+      worst.text = cat("at ", index_string(a, i), ": ", x, ", wanted ", y);
     }
   }
+  worst.rms = a.numel() == 0 ? 0 : std::sqrt(squares / static_cast<double>(a.numel()));
   return worst;
 }
 

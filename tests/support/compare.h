@@ -11,8 +11,9 @@ double max_abs(const Array& array);
 
 /// How far two arrays of one shape are apart.
 struct Difference {
-  double max_abs = 0;   ///< infinite where only one of the two is a number, or the shapes differ
-  std::string text;     ///< where, and both values; or both shapes
+  double max_abs = 0;  ///< infinite where only one of the two is a number, or the shapes differ
+  double rms = 0;      ///< root of the mean square; infinite likewise
+  std::string text;    ///< where the largest is, and both values; or both shapes
 };
 Difference difference(const Array& got, const Array& wanted);
 

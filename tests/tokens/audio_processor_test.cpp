@@ -1,9 +1,9 @@
 #include "perceiver/tokens/audio_processor.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "perceiver/base/error.h"
 
@@ -37,7 +37,8 @@ TEST(Mono, IsTheMean) {
 }
 
 TEST(ClampAudio, BoundsAndRemovesNan) {
-  EXPECT_THAT(values(clamp_audio(Array::of<float>({4}, {-2, 0.5F, 7, std::nanf("")}))), ElementsAre(-1, 0.5F, 1, 0));
+  EXPECT_THAT(values(clamp_audio(Array::of<float>({4}, {-2, 0.5F, 7, std::nanf("")}))),
+              ElementsAre(-1, 0.5F, 1, 0));
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #include "perceiver/tokens/flow_picture.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "perceiver/base/error.h"
 
@@ -30,7 +30,8 @@ TEST(FlowPicture, FullLengthIsTheHueOfTheDirection) {
 }
 
 TEST(FlowPicture, HalfLengthIsHalfWhite) {
-  EXPECT_THAT(levels(flow_picture(flow({5, 0}), {}, {.max_radius = 10})), ElementsAre(255, 127, 127));
+  EXPECT_THAT(levels(flow_picture(flow({5, 0}), {}, {.max_radius = 10})),
+              ElementsAre(255, 127, 127));
 }
 
 TEST(FlowPicture, BeyondTheRadiusIsDarker) {
@@ -40,7 +41,8 @@ TEST(FlowPicture, BeyondTheRadiusIsDarker) {
 TEST(FlowPicture, UnknownPixelsAreBlackAndDoNotScaleTheRest) {
   const Array valid = Array::of<bool>({1, 2}, {true, false});
   EXPECT_THAT(levels(flow_picture(flow({1, 0, 900, 0}), valid)), ElementsAre(255, 0, 0, 0, 0, 0));
-  EXPECT_THAT(levels(flow_picture(flow({1, 0, std::nanf(""), 0}))), ElementsAre(255, 0, 0, 0, 0, 0));
+  EXPECT_THAT(levels(flow_picture(flow({1, 0, std::nanf(""), 0}))),
+              ElementsAre(255, 0, 0, 0, 0, 0));
 }
 
 TEST(FlowPicture, RefusesOtherShapes) {

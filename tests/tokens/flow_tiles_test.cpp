@@ -1,9 +1,9 @@
 #include "perceiver/tokens/flow_tiles.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "perceiver/base/error.h"
 #include "perceiver/io/safetensors.h"
@@ -21,12 +21,14 @@ std::vector<float> values(const Array& array) {
 }
 
 TEST(FlowTiles, SintelFramesTakeSix) {
-  EXPECT_THAT(flow_tiles(436, 1024), ElementsAre(Tile{0, 0}, Tile{0, 476}, Tile{0, 528}, Tile{68, 0}, Tile{68, 476}, Tile{68, 528}));
+  EXPECT_THAT(flow_tiles(436, 1024), ElementsAre(Tile{0, 0}, Tile{0, 476}, Tile{0, 528},
+                                                 Tile{68, 0}, Tile{68, 476}, Tile{68, 528}));
 }
 
 TEST(FlowTiles, TheFixtureGridOfSmallTiles) {
   EXPECT_THAT(flow_tiles(11, 15, {6, 8}, 2),
-              ElementsAre(Tile{0, 0}, Tile{0, 6}, Tile{0, 7}, Tile{4, 0}, Tile{4, 6}, Tile{4, 7}, Tile{5, 0}, Tile{5, 6}, Tile{5, 7}));
+              ElementsAre(Tile{0, 0}, Tile{0, 6}, Tile{0, 7}, Tile{4, 0}, Tile{4, 6}, Tile{4, 7},
+                          Tile{5, 0}, Tile{5, 6}, Tile{5, 7}));
 }
 
 TEST(FlowTiles, RepeatedTilesAreRunOnceAndCounted) {
@@ -58,7 +60,8 @@ TEST(FlowTiles, RefusesImpossibleOverlaps) {
 }
 
 TEST(FlowTileWeights, ArePyramids) {
-  EXPECT_THAT(values(flow_tile_weights({3, 5})), ElementsAre(1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1));
+  EXPECT_THAT(values(flow_tile_weights({3, 5})),
+              ElementsAre(1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1));
 }
 
 TEST(NormalizeFrame, MapsLevelsToMinusOneToOne) {
@@ -80,7 +83,8 @@ TEST(FlowTilePatches, EqualDeepMindsPatches) {
   const Array &images = io.at("in.images"), &wanted = io.at("f32.patches");
   for (int64_t b = 0; b < 2; ++b) {
     const Array pair = images.rows(b, b + 1).reshape({2, 6, 8, 3});
-    const Array got = flow_tile_patches(pair.rows(0, 1).reshape({6, 8, 3}), pair.rows(1, 2).reshape({6, 8, 3}), {0, 0}, {6, 8});
+    const Array got = flow_tile_patches(pair.rows(0, 1).reshape({6, 8, 3}),
+                                        pair.rows(1, 2).reshape({6, 8, 3}), {0, 0}, {6, 8});
     EXPECT_EQ(values(got), values(wanted.rows(b, b + 1)));
   }
 }
@@ -91,14 +95,16 @@ TEST(FlowTilePatches, AreZeroBeyondTheTileNotTheFrame) {
   EXPECT_EQ(patches.shape(), (std::vector<int64_t>{1, 2, 1, 2, 9}));
   EXPECT_THAT(values(patches.reshape({4, 9}).rows(0, 1)), ElementsAre(0, 0, 0, 0, 2, 3, 0, 0, 0));
   EXPECT_THROW(flow_tile_patches(frame, frame, {0, 2}, {1, 2}), Error);
-  EXPECT_THROW(flow_tile_patches(frame, Array::zeros(DType::kF32, {1, 4, 1}), {0, 0}, {1, 2}), Error);
+  EXPECT_THROW(flow_tile_patches(frame, Array::zeros(DType::kF32, {1, 4, 1}), {0, 0}, {1, 2}),
+               Error);
 }
 
 TEST(ExtractPatches, EqualsDeepMindForBothPaddings) {
   PERCEIVER_SHARED_OR_SKIP(file, "fixtures/deepmind/components/io.safetensors");
   const ArrayMap io = io::read_safetensors(file);
   const Array& image = io.at("in.extract_patches.image");
-  for (const auto& [name, padding] : {std::pair{"SAME", PatchPadding::kSame}, {"VALID", PatchPadding::kValid}}) {
+  for (const auto& [name, padding] :
+       {std::pair{"SAME", PatchPadding::kSame}, {"VALID", PatchPadding::kValid}}) {
     const Array got = extract_patches(image, {2, 3}, {1, 2}, {2, 1}, padding);
     const Array& wanted = io.at(std::string("f32.extract_patches.") + name);
     EXPECT_EQ(got.shape(), wanted.shape()) << name;
@@ -116,7 +122,8 @@ TEST(FlowBlender, WeightsOverlapsAndCountsRepeats) {
 
 TEST(FlowBlender, CutsWhatWasPadded) {
   FlowBlender blender(2, 1, {3, 3});
-  blender.add({0, 0}, Array::of<float>({3, 3, 2}, {1, 2, 0, 0, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+  blender.add({0, 0},
+              Array::of<float>({3, 3, 2}, {1, 2, 0, 0, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
   EXPECT_THAT(values(blender.finish()), ElementsAre(1, 2, 3, 4));
 }
 
@@ -137,7 +144,8 @@ TEST(FlowBlender, RebuildsAFlowFromItsOwnTiles) {
   for (const Tile& at : flow_tiles(11, 15, tile, 2)) {
     Array part = Array::zeros(DType::kF32, {6, 8, 2});
     for (int64_t y = 0; y < 6; ++y) {
-      std::copy_n(flow.data<float>() + ((at.y + y) * 15 + at.x) * 2, 16, part.mutable_data<float>() + y * 16);
+      std::copy_n(flow.data<float>() + ((at.y + y) * 15 + at.x) * 2, 16,
+                  part.mutable_data<float>() + y * 16);
     }
     blender.add(at, part);
   }

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
@@ -59,13 +58,15 @@ TEST(ImageProcessor, EqualsTransformersPilBackendInEveryFloat) {
   ASSERT_EQ(got.shape(), (std::vector<int64_t>{28, 28, 3}));
   for (int64_t i = 0; i < 28 * 28; ++i) {
     for (int64_t c = 0; c < 3; ++c) {
-      ASSERT_EQ(got.data<float>()[3 * i + c], wanted.data<float>()[c * 28 * 28 + i]) << i << " " << c;
+      ASSERT_EQ(got.data<float>()[3 * i + c], wanted.data<float>()[c * 28 * 28 + i])
+          << i << " " << c;
     }
   }
 }
 
 TEST(ImageProcessor, ReadsAHubStyleFile) {
-  PERCEIVER_SHARED_OR_SKIP(file, "fixtures/transformers/hub_style_vision_conv/preprocessor_config.json");
+  PERCEIVER_SHARED_OR_SKIP(file,
+                           "fixtures/transformers/hub_style_vision_conv/preprocessor_config.json");
   EXPECT_EQ(image_processor_config_from_json(read_json(file), "p"), ImageProcessorConfig{});
 }
 
@@ -91,11 +92,14 @@ TEST(ImageProcessorConfig, RoundTrips) {
 }
 
 TEST(ImageProcessorConfig, NamesWhatIsWrong) {
-  EXPECT_THAT(failure([] { parsed(R"({"sise": 3})"); }), AllOf(HasSubstr("3 "), HasSubstr("unknown key sise")));
-  EXPECT_THAT(failure([] { parsed(R"({"size": {"shortest_edge": 3}})"); }), HasSubstr("size must be"));
+  EXPECT_THAT(failure([] { parsed(R"({"sise": 3})"); }),
+              AllOf(HasSubstr("3 "), HasSubstr("unknown key sise")));
+  EXPECT_THAT(failure([] { parsed(R"({"size": {"shortest_edge": 3}})"); }),
+              HasSubstr("size must be"));
   EXPECT_THAT(failure([] { parsed(R"({"size": 0})"); }), HasSubstr("got 0"));
   EXPECT_THAT(failure([] { parsed(R"({"size": 99999999})"); }), HasSubstr("16384"));
-  EXPECT_THAT(failure([] { parsed(R"({"do_resize": 1})"); }), HasSubstr("do_resize must be true or false"));
+  EXPECT_THAT(failure([] { parsed(R"({"do_resize": 1})"); }),
+              HasSubstr("do_resize must be true or false"));
   EXPECT_THAT(failure([] { parsed(R"({"image_std": [0, 1, 1]})"); }), HasSubstr("image_std"));
   EXPECT_THAT(failure([] { parsed(R"({"image_mean": []})"); }), HasSubstr("image_mean"));
   EXPECT_THAT(failure([] { parsed(R"({"resample": 0})"); }), HasSubstr("4 "));
@@ -119,17 +123,23 @@ TEST(CenterCrop, SurroundsASmallerPictureWithZerosTheOddRowFirst) {
 // The expected levels below were printed by Pillow 13.
 TEST(ResizePil, EqualsPillowOnStepsAndRamps) {
   const Array step = grey({1, 8}, {0, 0, 0, 0, 255, 255, 255, 255});
-  EXPECT_THAT(levels(resize_image(step, {1, 4}, ResampleFilter::kBicubic)), ElementsAre(0, 17, 238, 255));
-  EXPECT_THAT(levels(resize_image(step, {1, 3}, ResampleFilter::kBilinear)), ElementsAre(0, 128, 255));
-  EXPECT_THAT(levels(resize_image(step, {1, 5}, ResampleFilter::kLanczos)), ElementsAre(5, 0, 128, 255, 250));
+  EXPECT_THAT(levels(resize_image(step, {1, 4}, ResampleFilter::kBicubic)),
+              ElementsAre(0, 17, 238, 255));
+  EXPECT_THAT(levels(resize_image(step, {1, 3}, ResampleFilter::kBilinear)),
+              ElementsAre(0, 128, 255));
+  EXPECT_THAT(levels(resize_image(step, {1, 5}, ResampleFilter::kLanczos)),
+              ElementsAre(5, 0, 128, 255, 250));
   EXPECT_THAT(levels(resize_image(step, {1, 3}, ResampleFilter::kBox)), ElementsAre(0, 128, 255));
-  EXPECT_THAT(levels(resize_image(step, {1, 3}, ResampleFilter::kHamming)), ElementsAre(0, 128, 255));
-  EXPECT_THAT(levels(resize_image(grey({2, 2}, {10, 90, 200, 60}), {3, 3}, ResampleFilter::kBicubic)),
-              ElementsAre(0, 45, 98, 107, 90, 73, 222, 135, 48));
+  EXPECT_THAT(levels(resize_image(step, {1, 3}, ResampleFilter::kHamming)),
+              ElementsAre(0, 128, 255));
+  EXPECT_THAT(
+      levels(resize_image(grey({2, 2}, {10, 90, 200, 60}), {3, 3}, ResampleFilter::kBicubic)),
+      ElementsAre(0, 45, 98, 107, 90, 73, 222, 135, 48));
 }
 
 TEST(ResizePil, SameSizeChangesNothing) {
-  EXPECT_EQ(levels(resize_image(numbered(5, 4), {5, 4}, ResampleFilter::kBicubic)), levels(numbered(5, 4)));
+  EXPECT_EQ(levels(resize_image(numbered(5, 4), {5, 4}, ResampleFilter::kBicubic)),
+            levels(numbered(5, 4)));
 }
 
 // The expected levels below were printed by OpenCV 4.10.
@@ -140,7 +150,8 @@ TEST(ResizeOpenCv, EqualsOpenCvOnSmallPictures) {
   };
   EXPECT_THAT(resized(step, {1, 3}, ResampleFilter::kBilinear), ElementsAre(0, 128, 255));
   EXPECT_THAT(resized(step, {1, 5}, ResampleFilter::kBicubic), ElementsAre(0, 0, 128, 255, 255));
-  EXPECT_THAT(resized(grey({2, 2}, {10, 90, 200, 60}), {3, 3}, ResampleFilter::kBilinear), ElementsAre(10, 50, 90, 105, 90, 75, 200, 130, 60));
+  EXPECT_THAT(resized(grey({2, 2}, {10, 90, 200, 60}), {3, 3}, ResampleFilter::kBilinear),
+              ElementsAre(10, 50, 90, 105, 90, 75, 200, 130, 60));
   EXPECT_THAT(failure([&] { resized(step, {1, 2}, ResampleFilter::kLanczos); }), HasSubstr("4 "));
 }
 
@@ -152,15 +163,19 @@ TEST(ResizeTensorFlow, IsNotClampedAndDropsTapsOutside) {
   EXPECT_LT(values[2], 0.0F);    // undershoot before the step
   EXPECT_GT(values[5], 255.0F);  // overshoot after it
   EXPECT_NEAR(values[3] + values[4], 255.0F, 1e-3F);
-  const Array flat = resize_image(grey({2, 2}, {7, 7, 7, 7}), {5, 5}, ResampleFilter::kBicubic, ResizeStyle::kTensorFlow);
-  EXPECT_THAT(std::vector<float>(flat.data<float>(), flat.data<float>() + 25), Each(::testing::FloatNear(7.0F, 1e-5F)));
+  const Array flat = resize_image(grey({2, 2}, {7, 7, 7, 7}), {5, 5}, ResampleFilter::kBicubic,
+                                  ResizeStyle::kTensorFlow);
+  EXPECT_THAT(std::vector<float>(flat.data<float>(), flat.data<float>() + 25),
+              Each(::testing::FloatNear(7.0F, 1e-5F)));
 }
 
 TEST(ImageProcessor, StepsCanBeSwitchedOff) {
   ImageProcessorConfig config;
   config.do_center_crop = config.do_resize = config.do_normalize = false;
   const Array image = Array::of<uint8_t>({1, 1, 3}, {0, 51, 255});
-  const auto values = [](const Array& a) { return std::vector<float>(a.data<float>(), a.data<float>() + a.numel()); };
+  const auto values = [](const Array& a) {
+    return std::vector<float>(a.data<float>(), a.data<float>() + a.numel());
+  };
   EXPECT_THAT(values(process_image(image, config)), ElementsAre(0.0F, 0.2F, 1.0F));
   config.do_rescale = false;
   EXPECT_THAT(values(process_image(image, config)), ElementsAre(0.0F, 51.0F, 255.0F));
@@ -171,9 +186,18 @@ TEST(ImageProcessor, StepsCanBeSwitchedOff) {
 }
 
 TEST(ImageProcessor, RefusesWhatDoesNotFit) {
-  EXPECT_THAT(failure([] { process_image(Array::zeros(DType::kU8, {9, 9, 1})); }), HasSubstr("image_mean has 3"));
-  EXPECT_THAT(failure([] { process_image(Array::zeros(DType::kF32, {9, 9, 3})); }), HasSubstr("2 "));
-  EXPECT_THAT(failure([] { process_image(Array::zeros(DType::kU8, {1, 1, 3})); }), HasSubstr("1x1"));
+  EXPECT_THAT(failure([] {
+                process_image(Array::zeros(DType::kU8, {9, 9, 1}));
+              }),
+              HasSubstr("image_mean has 3"));
+  EXPECT_THAT(failure([] {
+                process_image(Array::zeros(DType::kF32, {9, 9, 3}));
+              }),
+              HasSubstr("2 "));
+  EXPECT_THAT(failure([] {
+                process_image(Array::zeros(DType::kU8, {1, 1, 3}));
+              }),
+              HasSubstr("1x1"));
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #include "perceiver/tokens/video_processor.h"
 
+#include <cmath>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 #include "perceiver/base/error.h"
 
@@ -43,13 +43,15 @@ TEST(ProcessVideo, RoundsBothHalvesDownAsTheColab) {
 }
 
 TEST(ProcessVideo, ResizesBilinearly) {
-  EXPECT_THAT(red(process_video(numbered(1, 4, 4), {.num_frames = 1, .size = 2})), ElementsAre(6, 8, 26, 28));
+  EXPECT_THAT(red(process_video(numbered(1, 4, 4), {.num_frames = 1, .size = 2})),
+              ElementsAre(6, 8, 26, 28));
 }
 
 TEST(ProcessVideo, ShortClipsAreAnErrorOrRepeatTheLastFrame) {
   const Array clip = numbered(2, 1, 1);
   EXPECT_THROW(process_video(clip, {.num_frames = 3, .size = 1}), Error);
-  EXPECT_THAT(red(process_video(clip, {.num_frames = 4, .size = 1, .repeat_last = true})), ElementsAre(0, 100, 100, 100));
+  EXPECT_THAT(red(process_video(clip, {.num_frames = 4, .size = 1, .repeat_last = true})),
+              ElementsAre(0, 100, 100, 100));
   EXPECT_EQ(process_video(clip, {.num_frames = 0, .size = 1}).size(0), 2);
   EXPECT_EQ(process_video(clip, {.num_frames = 1, .size = 1}).size(0), 1);
 }
@@ -61,7 +63,8 @@ TEST(ProcessVideo, RefusesOtherArrays) {
 
 TEST(FramesToBytes, ClampsAndRounds) {
   const Array out = frames_to_bytes(Array::of<float>({5}, {-1, 0.5F, 1, 9, std::nanf("")}));
-  EXPECT_THAT(std::vector<int>(out.data<uint8_t>(), out.data<uint8_t>() + 5), ElementsAre(0, 128, 255, 255, 0));
+  EXPECT_THAT(std::vector<int>(out.data<uint8_t>(), out.data<uint8_t>() + 5),
+              ElementsAre(0, 128, 255, 255, 0));
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ ModelSpec as_transformers(ModelSpec spec);
 std::string recognise_haiku(const ArrayMap& params);
 
 /// Transposes, permutes and renames "<module>/<param>" tensors into our layout; the 7x7 stem is
-/// permuted (3, 2, 0, 1). `hidden` and `counter` of batch-norm state are ignored.
+/// permuted (3, 2, 0, 1). Of batch-norm state `counter` becomes num_batches_tracked and `hidden` is
+/// not needed: it is the average times 1 - decay^counter.
 /// @throws Error(kFormat) naming missing, surplus and misshapen tensors under their Haiku names
 ArrayMap from_haiku(const ModelSpec& spec, const ArrayMap& params, const ArrayMap& state,
                     const std::string& where);
