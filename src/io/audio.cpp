@@ -27,12 +27,13 @@ class Resampler {
     SwrContext* context = nullptr;
     AVChannelLayout known = {};
     av_channel_layout_default(&known, layout.nb_channels);
-    const int code = swr_alloc_set_opts2(&context, &known, AV_SAMPLE_FMT_FLT, to_rate, &known, format,
-                                         from_rate, 0, nullptr);
+    const int code = swr_alloc_set_opts2(&context, &known, AV_SAMPLE_FMT_FLT, to_rate, &known,
+                                         format, from_rate, 0, nullptr);
     context_.reset(context);
     if (code < 0 || swr_init(context) < 0) {
-      throw Error(ErrorCode::kUnsupported, cat("cannot convert ", layout.nb_channels,
-                                               " channels from ", from_rate, " Hz to ", to_rate, " Hz"));
+      throw Error(ErrorCode::kUnsupported,
+                  cat("cannot convert ", layout.nb_channels, " channels from ", from_rate,
+                      " Hz to ", to_rate, " Hz"));
     }
   }
 
@@ -45,7 +46,8 @@ class Resampler {
     const size_t before = out.size(), channels = static_cast<size_t>(channels_);
     out.resize(before + static_cast<size_t>(room) * channels);
     auto* to = reinterpret_cast<uint8_t*>(out.data() + before);
-    const int made = swr_convert(context_.get(), &to, room, const_cast<const uint8_t**>(planes), count);
+    const int made =
+        swr_convert(context_.get(), &to, room, const_cast<const uint8_t**>(planes), count);
     if (made < 0) {
       throw Error(ErrorCode::kInternal, cat("resampling: ", ffmpeg::error_text(made)));
     }
@@ -236,8 +238,8 @@ Audio read_audio(const std::filesystem::path& path, const ReadAudioOptions& opti
 Audio resample(const Audio& audio, int sample_rate, int channels) {
   check_rate_and_channels(sample_rate, channels);
   if (audio.samples.dim() != 2 || audio.samples.numel() == 0 || audio.channels() > kMaxChannels) {
-    throw Error(ErrorCode::kArgument, cat("sound must be [T, channels], got ",
-                                          shape_string(audio.samples.shape())));
+    throw Error(ErrorCode::kArgument,
+                cat("sound must be [T, channels], got ", shape_string(audio.samples.shape())));
   }
   if (audio.sample_rate < 1 || audio.sample_rate > kMaxSampleRate) {
     throw Error(ErrorCode::kArgument, cat("sound at ", audio.sample_rate, " Hz"));

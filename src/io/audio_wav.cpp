@@ -65,9 +65,9 @@ void append_samples(std::string& out, const float* values, int64_t count, WavFor
 void write_wav(const std::filesystem::path& path, const Audio& audio, WavFormat format) {
   if (audio.samples.dim() != 2 || audio.channels() < 1 || audio.channels() > 65535 ||
       audio.sample_rate < 1) {
-    throw Error(ErrorCode::kArgument, cat("sound to write must be [T, channels] with a rate, got ",
-                                          shape_string(audio.samples.shape()), " at ",
-                                          audio.sample_rate, " Hz"));
+    throw Error(ErrorCode::kArgument,
+                cat("sound to write must be [T, channels] with a rate, got ",
+                    shape_string(audio.samples.shape()), " at ", audio.sample_rate, " Hz"));
   }
   const uint64_t data_bytes =
       static_cast<uint64_t>(audio.samples.numel()) * (format == WavFormat::kInt16 ? 2 : 4);

@@ -41,21 +41,22 @@ std::vector<Token> split(std::string_view text, int which, bool read_special) {
     const size_t length = special >= 0 ? kSpecialNames[static_cast<size_t>(special)].size() : 1;
     const int64_t id =
         special >= 0 ? special : static_cast<unsigned char>(text[at]) + Vocabulary::kNumSpecial;
-    tokens.push_back(
-        {id, {which, static_cast<int64_t>(at), static_cast<int64_t>(at + length)}});
+    tokens.push_back({id, {which, static_cast<int64_t>(at), static_cast<int64_t>(at + length)}});
     at += length;
   }
   return tokens;
 }
 
-int64_t length_of(const std::vector<Token>& tokens) { return static_cast<int64_t>(tokens.size()); }
+int64_t length_of(const std::vector<Token>& tokens) {
+  return static_cast<int64_t>(tokens.size());
+}
 
 void drop_last(std::vector<Token>& tokens, int64_t count) {
   tokens.resize(static_cast<size_t>(std::max<int64_t>(0, length_of(tokens) - count)));
 }
 
-/// Removes `surplus` tokens, first from the longer text until both are equal, then in turns; the odd
-/// one comes from the second text unless the first was longer (transformers' "longest_first").
+/// Removes `surplus` tokens, first from the longer text until both are equal, then in turns; the
+/// odd one comes from the second text unless the first was longer (transformers' "longest_first").
 void truncate_pair(std::vector<Token>& first, std::vector<Token>& second, int64_t surplus) {
   const int64_t difference = length_of(first) - length_of(second);
   const int64_t from_longer = std::min(std::abs(difference), surplus);
@@ -97,10 +98,10 @@ EncodedText encode(std::vector<Token> first, std::vector<Token> second, bool pai
   const int64_t total = length_of(first) + length_of(second) + added;
   if (options.max_length > 0 && total > options.max_length) {
     if (!options.truncate) {
-      throw Error(ErrorCode::kArgument,
-                  cat("the text takes ", total, " tokens", added > 0 ? " with its special tokens" : "",
-                      " but the maximum is ", options.max_length,
-                      " (ask for truncation to cut it)"));
+      throw Error(
+          ErrorCode::kArgument,
+          cat("the text takes ", total, " tokens", added > 0 ? " with its special tokens" : "",
+              " but the maximum is ", options.max_length, " (ask for truncation to cut it)"));
     }
     const int64_t surplus = total - options.max_length;
     if (pair) {

@@ -43,14 +43,16 @@ bool is_mp4(std::string_view head) {
 bool is_text(std::string_view head) {
   return std::all_of(head.begin(), head.end(), [](char c) {
     const auto byte = static_cast<unsigned char>(c);
-    return (byte >= 0x20 && byte != 0x7F) || byte == '\n' || byte == '\r' || byte == '\t' || byte == '\f';
+    return (byte >= 0x20 && byte != 0x7F) || byte == '\n' || byte == '\r' || byte == '\t' ||
+           byte == '\f';
   });
 }
 
 ContentKind text_kind(std::string_view head) {
   const size_t start = std::min(head.find_first_not_of(" \t\r\n"), head.size());
   const std::string_view rest = head.substr(start);
-  if (holds(rest, 0, "<!DOCTYPE html") || holds(rest, 0, "<!doctype html") || holds(rest, 0, "<html")) {
+  if (holds(rest, 0, "<!DOCTYPE html") || holds(rest, 0, "<!doctype html") ||
+      holds(rest, 0, "<html")) {
     return ContentKind::kHtml;
   }
   return holds(rest, 0, "{") || holds(rest, 0, "[") ? ContentKind::kJson : ContentKind::kText;
@@ -120,30 +122,54 @@ ContentKind content_kind(std::string_view head) {
 
 std::string describe_content(std::string_view head) {
   switch (content_kind(head)) {
-    case ContentKind::kEmpty: return "an empty file";
-    case ContentKind::kPng: return "a PNG picture";
-    case ContentKind::kJpeg: return "a JPEG picture";
-    case ContentKind::kPnm: return "a PNM picture";
-    case ContentKind::kGif: return "a GIF picture";
-    case ContentKind::kBmp: return "a BMP picture";
-    case ContentKind::kWebp: return "a WebP picture";
-    case ContentKind::kTiff: return "a TIFF picture";
-    case ContentKind::kWav: return "WAV sound";
-    case ContentKind::kFlac: return "FLAC sound";
-    case ContentKind::kOgg: return "Ogg sound";
-    case ContentKind::kMp3: return "MP3 sound";
-    case ContentKind::kMp4: return "an MP4 or QuickTime film";
-    case ContentKind::kAvi: return "an AVI film";
-    case ContentKind::kMatroska: return "a Matroska or WebM film";
-    case ContentKind::kFlo: return "a Middlebury flow file";
-    case ContentKind::kGzip: return "gzip data";
-    case ContentKind::kZip: return "a ZIP archive";
-    case ContentKind::kPdf: return "a PDF document";
-    case ContentKind::kPickle: return "a Python pickle";
-    case ContentKind::kJson: return "JSON text";
-    case ContentKind::kHtml: return "an HTML page";
-    case ContentKind::kText: return "plain text";
-    case ContentKind::kUnknown: break;
+    case ContentKind::kEmpty:
+      return "an empty file";
+    case ContentKind::kPng:
+      return "a PNG picture";
+    case ContentKind::kJpeg:
+      return "a JPEG picture";
+    case ContentKind::kPnm:
+      return "a PNM picture";
+    case ContentKind::kGif:
+      return "a GIF picture";
+    case ContentKind::kBmp:
+      return "a BMP picture";
+    case ContentKind::kWebp:
+      return "a WebP picture";
+    case ContentKind::kTiff:
+      return "a TIFF picture";
+    case ContentKind::kWav:
+      return "WAV sound";
+    case ContentKind::kFlac:
+      return "FLAC sound";
+    case ContentKind::kOgg:
+      return "Ogg sound";
+    case ContentKind::kMp3:
+      return "MP3 sound";
+    case ContentKind::kMp4:
+      return "an MP4 or QuickTime film";
+    case ContentKind::kAvi:
+      return "an AVI film";
+    case ContentKind::kMatroska:
+      return "a Matroska or WebM film";
+    case ContentKind::kFlo:
+      return "a Middlebury flow file";
+    case ContentKind::kGzip:
+      return "gzip data";
+    case ContentKind::kZip:
+      return "a ZIP archive";
+    case ContentKind::kPdf:
+      return "a PDF document";
+    case ContentKind::kPickle:
+      return "a Python pickle";
+    case ContentKind::kJson:
+      return "JSON text";
+    case ContentKind::kHtml:
+      return "an HTML page";
+    case ContentKind::kText:
+      return "plain text";
+    case ContentKind::kUnknown:
+      break;
   }
   std::string text = "unknown data starting";
   constexpr char kDigits[] = "0123456789abcdef";

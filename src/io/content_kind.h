@@ -5,15 +5,32 @@
 
 namespace perceiver::io {
 
-/// What the first bytes of a file are, for deciding how to read it and for telling the user what was
-/// found instead.
+/// What the first bytes of a file are, for deciding how to read it and for telling the user what
+/// was found instead.
 enum class ContentKind {
   kEmpty,
-  kPng, kJpeg, kPnm, kGif, kBmp, kWebp, kTiff,
-  kWav, kFlac, kOgg, kMp3,
-  kMp4, kAvi, kMatroska,
+  kPng,
+  kJpeg,
+  kPnm,
+  kGif,
+  kBmp,
+  kWebp,
+  kTiff,
+  kWav,
+  kFlac,
+  kOgg,
+  kMp3,
+  kMp4,
+  kAvi,
+  kMatroska,
   kFlo,
-  kGzip, kZip, kPdf, kPickle, kJson, kHtml, kText,
+  kGzip,
+  kZip,
+  kPdf,
+  kPickle,
+  kJson,
+  kHtml,
+  kText,
   kUnknown,
 };
 

@@ -15,15 +15,21 @@ void silence() {
   std::call_once(once, [] { av_log_set_callback([](void*, int, const char*, va_list) {}); });
 }
 
-void throw_out_of_memory() { throw Error(ErrorCode::kIo, "out of memory inside FFmpeg"); }
+void throw_out_of_memory() {
+  throw Error(ErrorCode::kIo, "out of memory inside FFmpeg");
+}
 
-FramePtr new_frame() { return checked<FramePtr>(av_frame_alloc()); }
+FramePtr new_frame() {
+  return checked<FramePtr>(av_frame_alloc());
+}
 
-PacketPtr new_packet() { return checked<PacketPtr>(av_packet_alloc()); }
+PacketPtr new_packet() {
+  return checked<PacketPtr>(av_packet_alloc());
+}
 
 PacketPtr packet_of(std::string_view bytes) {
-  if (bytes.size() > static_cast<size_t>(std::numeric_limits<int>::max()) -
-                         AV_INPUT_BUFFER_PADDING_SIZE) {
+  if (bytes.size() >
+      static_cast<size_t>(std::numeric_limits<int>::max()) - AV_INPUT_BUFFER_PADDING_SIZE) {
     throw Error(ErrorCode::kFormat, cat("a picture of ", bytes.size(), " bytes is over 2 GiB"));
   }
   PacketPtr packet = new_packet();
@@ -47,7 +53,8 @@ namespace {
 int get_filled_buffer(AVCodecContext* decoder, AVFrame* frame, int flags) {
   const int code = avcodec_default_get_buffer2(decoder, frame, flags);
   for (int i = 0; code >= 0 && i < AV_NUM_DATA_POINTERS && frame->buf[i] != nullptr; ++i) {
-    std::memset(frame->buf[i]->data, *static_cast<const uint8_t*>(decoder->opaque), frame->buf[i]->size);
+    std::memset(frame->buf[i]->data, *static_cast<const uint8_t*>(decoder->opaque),
+                frame->buf[i]->size);
   }
   return code;
 }

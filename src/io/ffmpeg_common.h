@@ -36,7 +36,8 @@ struct FreeScaler {
 };
 using ScalerPtr = std::unique_ptr<SwsContext, FreeScaler>;
 
-/// FFmpeg logs to stderr unless told otherwise; the library never prints. Cheap after the first call.
+/// FFmpeg logs to stderr unless told otherwise; the library never prints. Cheap after the first
+/// call.
 void silence();
 
 /// `object`, or Error(kIo) "out of memory" when FFmpeg returned null.
@@ -68,8 +69,8 @@ struct CodedPicture {
   uint8_t fill = 0;
 };
 
-/// Decodes it with one thread. @throws Error(kFormat) naming `where` when that does not go cleanly or
-/// the frame has another size; Error(kUnsupported) without such a decoder
+/// Decodes it with one thread. @throws Error(kFormat) naming `where` when that does not go cleanly
+/// or the frame has another size; Error(kUnsupported) without such a decoder
 FramePtr decode_picture(const CodedPicture& picture, const std::string& where);
 
 }  // namespace perceiver::io::ffmpeg

@@ -19,12 +19,13 @@ namespace perceiver::io {
 namespace {
 
 constexpr size_t kFloHeaderBytes = 12;
-constexpr float kFloUnknownAbove = 1e9F;   // vision.middlebury.edu/flow, flowIO: UNKNOWN_FLOW_THRESH
+constexpr float kFloUnknownAbove = 1e9F;  // vision.middlebury.edu/flow, flowIO: UNKNOWN_FLOW_THRESH
 constexpr float kFloUnknownValue = 1e10F;
 constexpr double kKittiScale = 64.0, kKittiZero = 32768.0;
 
 Flow blank(int64_t height, int64_t width) {
-  return {Array::zeros(DType::kF32, {height, width, 2}), Array::zeros(DType::kBool, {height, width})};
+  return {Array::zeros(DType::kF32, {height, width, 2}),
+          Array::zeros(DType::kBool, {height, width})};
 }
 
 void check_flow(const Flow& flow) {
@@ -114,7 +115,8 @@ Flow decode_flo(std::string_view bytes, const std::string& where, const FlowLimi
                                         describe_content(bytes.substr(0, kContentHeadBytes))));
   }
   if (bytes.size() < kFloHeaderBytes) {
-    throw Error(ErrorCode::kFormat, cat(where, ": truncated flow file of ", bytes.size(), " bytes"));
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": truncated flow file of ", bytes.size(), " bytes"));
   }
   const auto width = static_cast<int32_t>(read_le32(bytes, 4));
   const auto height = static_cast<int32_t>(read_le32(bytes, 8));
@@ -154,7 +156,8 @@ Flow read_flow(const std::filesystem::path& path, const FlowLimits& limits) {
   const std::string where = printable(path.string());
   const std::string bytes = read_file(path, max_flo_bytes(limits));
   switch (content_kind(std::string_view(bytes).substr(0, kContentHeadBytes))) {
-    case ContentKind::kFlo: return decode_flo(bytes, where, limits);
+    case ContentKind::kFlo:
+      return decode_flo(bytes, where, limits);
     case ContentKind::kPng: {
       ReadImageOptions options;
       options.apply_orientation = false;

@@ -29,16 +29,22 @@ StoredImage decode_stored(std::string_view bytes, const std::string& where,
                           const ImageLimits& limits) {
   const std::string_view head = bytes.substr(0, kContentHeadBytes);
   switch (content_kind(head)) {
-    case ContentKind::kPng: return decode_png(bytes, where, limits);
-    case ContentKind::kJpeg: return decode_jpeg(bytes, where, limits);
-    case ContentKind::kPnm: return decode_pnm(bytes, where, limits);
-    case ContentKind::kGif: case ContentKind::kBmp: case ContentKind::kWebp: case ContentKind::kTiff:
-      throw Error(ErrorCode::kUnsupported,
-                  cat(where, ": ", describe_content(head),
-                      " is not supported; convert it to PNG or JPEG"));
+    case ContentKind::kPng:
+      return decode_png(bytes, where, limits);
+    case ContentKind::kJpeg:
+      return decode_jpeg(bytes, where, limits);
+    case ContentKind::kPnm:
+      return decode_pnm(bytes, where, limits);
+    case ContentKind::kGif:
+    case ContentKind::kBmp:
+    case ContentKind::kWebp:
+    case ContentKind::kTiff:
+      throw Error(ErrorCode::kUnsupported, cat(where, ": ", describe_content(head),
+                                               " is not supported; convert it to PNG or JPEG"));
     default:
-      throw Error(ErrorCode::kFormat, cat(where, ": expected a PNG, JPEG, PGM or PPM picture, found ",
-                                          describe_content(head)));
+      throw Error(
+          ErrorCode::kFormat,
+          cat(where, ": expected a PNG, JPEG, PGM or PPM picture, found ", describe_content(head)));
   }
 }
 
@@ -61,8 +67,8 @@ Image make_image(Array pixels) {
     pixels = pixels.reshape({pixels.size(0), pixels.size(1), 1});
   }
   if (pixels.dim() != 3 || pixels.numel() == 0 || pixels.size(2) > 4) {
-    throw Error(ErrorCode::kShape, cat("a picture must be [H, W, 1..4], got ",
-                                       shape_string(pixels.shape())));
+    throw Error(ErrorCode::kShape,
+                cat("a picture must be [H, W, 1..4], got ", shape_string(pixels.shape())));
   }
   if (pixels.dtype() != DType::kU8 && pixels.dtype() != DType::kU16) {
     throw Error(ErrorCode::kShape,

@@ -17,9 +17,23 @@ using namespace std::string_view_literals;
 constexpr int kMaxScans = 500;
 
 enum Marker : int {
-  kSof0 = 0xC0, kSof2 = 0xC2, kDht = 0xC4, kJpg = 0xC8, kDac = 0xCC, kSof15 = 0xCF,
-  kRst0 = 0xD0, kRst7 = 0xD7, kSoi = 0xD8, kEoi = 0xD9, kSos = 0xDA, kDqt = 0xDB, kDri = 0xDD,
-  kApp0 = 0xE0, kApp1 = 0xE1, kApp14 = 0xEE, kTem = 0x01,
+  kSof0 = 0xC0,
+  kSof2 = 0xC2,
+  kDht = 0xC4,
+  kJpg = 0xC8,
+  kDac = 0xCC,
+  kSof15 = 0xCF,
+  kRst0 = 0xD0,
+  kRst7 = 0xD7,
+  kSoi = 0xD8,
+  kEoi = 0xD9,
+  kSos = 0xDA,
+  kDqt = 0xDB,
+  kDri = 0xDD,
+  kApp0 = 0xE0,
+  kApp1 = 0xE1,
+  kApp14 = 0xEE,
+  kTem = 0x01,
 };
 
 class JpegParser {
@@ -160,7 +174,8 @@ class JpegParser {
     }
     std::string renumbered(data);
     for (size_t i = 0; i < count; ++i) {
-      renumbered[1 + 2 * i] = static_cast<char>(number_of(static_cast<unsigned char>(data[1 + 2 * i])));
+      renumbered[1 + 2 * i] =
+          static_cast<char>(number_of(static_cast<unsigned char>(data[1 + 2 * i])));
     }
     keep(kSos, renumbered);
     const size_t start = at_;
@@ -239,8 +254,7 @@ class JpegParser {
 
 }  // namespace
 
-JpegHeader parse_jpeg(std::string_view bytes, const std::string& where,
-                      const ImageLimits& limits) {
+JpegHeader parse_jpeg(std::string_view bytes, const std::string& where, const ImageLimits& limits) {
   return JpegParser(bytes, where, limits).parse();
 }
 

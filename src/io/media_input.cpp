@@ -24,12 +24,18 @@ constexpr const char* kDecoders =
 
 const char* demuxer_of(ContentKind kind) {
   switch (kind) {
-    case ContentKind::kWav: return "wav";
-    case ContentKind::kFlac: return "flac";
-    case ContentKind::kOgg: return "ogg";
-    case ContentKind::kMp3: return "mp3";
-    case ContentKind::kMp4: return "mov";
-    default: return "avi";
+    case ContentKind::kWav:
+      return "wav";
+    case ContentKind::kFlac:
+      return "flac";
+    case ContentKind::kOgg:
+      return "ogg";
+    case ContentKind::kMp3:
+      return "mp3";
+    case ContentKind::kMp4:
+      return "mov";
+    default:
+      return "avi";
   }
 }
 
@@ -37,8 +43,8 @@ int refuse_to_open(AVFormatContext*, AVIOContext**, const char*, int, AVDictiona
   return AVERROR(EPERM);
 }
 
-/// Decoders round the sides up before they compare, so theirs is a coarser second line; the exact limit
-/// is checked on what the file states.
+/// Decoders round the sides up before they compare, so theirs is a coarser second line; the exact
+/// limit is checked on what the file states.
 int64_t decoder_pixels(int64_t max_pixels) {
   constexpr int64_t kSlack = 1 << 20;
   return std::min(max_pixels, int64_t{1} << 40) * 2 + kSlack;
@@ -54,9 +60,8 @@ struct Dictionary {
 
 }  // namespace
 
-MediaInput::MediaInput(const std::filesystem::path& path,
-                       std::initializer_list<ContentKind> kinds, const std::string& wanted,
-                       int64_t max_pixels)
+MediaInput::MediaInput(const std::filesystem::path& path, std::initializer_list<ContentKind> kinds,
+                       const std::string& wanted, int64_t max_pixels)
     : where_(printable(path.string())),
       file_(MappedFile::open(path)),
       max_pixels_(decoder_pixels(max_pixels)) {
@@ -77,7 +82,9 @@ MediaInput::MediaInput(const std::filesystem::path& path,
   }
 }
 
-MediaInput::~MediaInput() { close(); }
+MediaInput::~MediaInput() {
+  close();
+}
 
 void MediaInput::close() {
   avformat_close_input(&format_);
@@ -90,8 +97,8 @@ void MediaInput::close() {
 void MediaInput::open() {
   auto* buffer = static_cast<unsigned char*>(av_malloc(kBufferBytes));
   io_ = buffer == nullptr ? nullptr
-                          : avio_alloc_context(buffer, kBufferBytes, 0, this, &MediaInput::read_bytes,
-                                               nullptr, &MediaInput::seek);
+                          : avio_alloc_context(buffer, kBufferBytes, 0, this,
+                                               &MediaInput::read_bytes, nullptr, &MediaInput::seek);
   format_ = avformat_alloc_context();
   if (io_ == nullptr || format_ == nullptr) {
     ffmpeg::throw_out_of_memory();
@@ -161,7 +168,8 @@ bool MediaInput::read(AVPacket& packet, int index) {
       continue;
     }
     if ((packet.flags & AV_PKT_FLAG_CORRUPT) != 0) {
-      throw Error(ErrorCode::kFormat, cat(where_, ": truncated or damaged data at byte ", packet.pos));
+      throw Error(ErrorCode::kFormat,
+                  cat(where_, ": truncated or damaged data at byte ", packet.pos));
     }
     return true;
   }

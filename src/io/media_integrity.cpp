@@ -13,8 +13,8 @@ namespace {
 
 [[noreturn]] void truncated(const std::string& where, std::string_view part, uint64_t needed,
                             size_t have) {
-  throw Error(ErrorCode::kFormat, cat(where, ": truncated: its ", printable(part), " reaches to byte ",
-                                      needed, " but the file ends at ", have));
+  throw Error(ErrorCode::kFormat, cat(where, ": truncated: its ", printable(part),
+                                      " reaches to byte ", needed, " but the file ends at ", have));
 }
 
 /// Chunks of RIFF/WAVE up to the samples. A length of 0xFFFFFFFF means "as long as the file"
@@ -94,8 +94,8 @@ void check_ogg(std::string_view bytes, const std::string& where) {
 /// Bytes of the layer III frame whose 4-byte header stands at `at` (ISO 11172-3 / 13818-3 2.4.1.3).
 std::optional<size_t> mp3_frame_bytes(std::string_view bytes, size_t at) {
   constexpr int kKilobits[2][15] = {
-      {0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320},   // MPEG 1
-      {0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160}};      // MPEG 2, 2.5
+      {0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320},  // MPEG 1
+      {0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160}};     // MPEG 2, 2.5
   constexpr int kHertz[3] = {44100, 48000, 32000};
   if (content_kind(bytes.substr(at, 4)) != ContentKind::kMp3) {
     return std::nullopt;
@@ -135,12 +135,18 @@ void check_mp3(std::string_view bytes, const std::string& where) {
 
 void check_media_complete(ContentKind kind, std::string_view bytes, const std::string& where) {
   switch (kind) {
-    case ContentKind::kWav: return check_wav(bytes, where);
-    case ContentKind::kAvi: return check_avi(bytes, where);
-    case ContentKind::kMp4: return check_mp4(bytes, where);
-    case ContentKind::kOgg: return check_ogg(bytes, where);
-    case ContentKind::kMp3: return check_mp3(bytes, where);
-    default: return;
+    case ContentKind::kWav:
+      return check_wav(bytes, where);
+    case ContentKind::kAvi:
+      return check_avi(bytes, where);
+    case ContentKind::kMp4:
+      return check_mp4(bytes, where);
+    case ContentKind::kOgg:
+      return check_ogg(bytes, where);
+    case ContentKind::kMp3:
+      return check_mp3(bytes, where);
+    default:
+      return;
   }
 }
 

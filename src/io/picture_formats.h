@@ -17,7 +17,8 @@ struct StoredImage {
 };
 
 StoredImage decode_png(std::string_view bytes, const std::string& where, const ImageLimits& limits);
-StoredImage decode_jpeg(std::string_view bytes, const std::string& where, const ImageLimits& limits);
+StoredImage decode_jpeg(std::string_view bytes, const std::string& where,
+                        const ImageLimits& limits);
 StoredImage decode_pnm(std::string_view bytes, const std::string& where, const ImageLimits& limits);
 
 /// @throws Error(kFormat) when a side is 0 or a limit is passed

@@ -24,7 +24,9 @@ struct Plane {
   const uint8_t* row(int y) const { return data + stride * std::clamp(y, 0, height - 1); }
 };
 
-uint8_t clamp_to_byte(int value) { return static_cast<uint8_t>(std::clamp(value, 0, 255)); }
+uint8_t clamp_to_byte(int value) {
+  return static_cast<uint8_t>(std::clamp(value, 0, 255));
+}
 
 /// Rows of a plane brought to full size by libjpeg's "fancy" triangle filter: a new sample is
 /// 3/4 of the nearer and 1/4 of the farther old one in each halved direction, with the alternating
@@ -112,8 +114,7 @@ void ycc_to_rgb(const uint8_t* y, const uint8_t* cb, const uint8_t* cr, int widt
 }
 
 Plane plane_of(const AVFrame& frame, int component, const std::string& where) {
-  const AVPixFmtDescriptor* layout =
-      av_pix_fmt_desc_get(static_cast<AVPixelFormat>(frame.format));
+  const AVPixFmtDescriptor* layout = av_pix_fmt_desc_get(static_cast<AVPixelFormat>(frame.format));
   const bool planar = layout != nullptr && component < layout->nb_components &&
                       layout->comp[component].step == 1 && layout->comp[component].depth == 8 &&
                       layout->comp[component].offset == 0;

@@ -21,7 +21,8 @@ using namespace std::string_view_literals;
 
 constexpr size_t kSignatureBytes = 8;
 constexpr size_t kChunkOverhead = 12;  // length, type, checksum
-// Deflate cannot shrink data further than 1032 to 1, so fewer bytes than that cannot fill the picture.
+// Deflate cannot shrink data further than 1032 to 1, so fewer bytes than that cannot fill the
+// picture.
 constexpr uint64_t kMaxDeflateRatio = 1032;
 
 enum PngColor : int { kPngGrey = 0, kPngRgb = 2, kPngPalette = 3, kPngGreyAlpha = 4, kPngRgba = 6 };
@@ -47,20 +48,31 @@ uint32_t checksum(std::string_view type_and_data) {
 
 int channels_of(int color) {
   switch (color) {
-    case kPngGrey: case kPngPalette: return 1;
-    case kPngGreyAlpha: return 2;
-    case kPngRgb: return 3;
-    default: return 4;
+    case kPngGrey:
+    case kPngPalette:
+      return 1;
+    case kPngGreyAlpha:
+      return 2;
+    case kPngRgb:
+      return 3;
+    default:
+      return 4;
   }
 }
 
 bool depth_allowed(int color, int bits) {
   const bool power = bits == 1 || bits == 2 || bits == 4 || bits == 8 || bits == 16;
   switch (color) {
-    case kPngGrey: return power;
-    case kPngPalette: return power && bits <= 8;
-    case kPngRgb: case kPngGreyAlpha: case kPngRgba: return bits == 8 || bits == 16;
-    default: return false;
+    case kPngGrey:
+      return power;
+    case kPngPalette:
+      return power && bits <= 8;
+    case kPngRgb:
+    case kPngGreyAlpha:
+    case kPngRgba:
+      return bits == 8 || bits == 16;
+    default:
+      return false;
   }
 }
 
@@ -137,7 +149,8 @@ PngHeader parse(std::string_view bytes, const std::string& where, const ImageLim
   if (header.color == kPngPalette && !header.palette) {
     damaged(where, "it has no palette");
   }
-  const auto row_bits = static_cast<uint64_t>(header.width * channels_of(header.color) * header.bits);
+  const auto row_bits =
+      static_cast<uint64_t>(header.width * channels_of(header.color) * header.bits);
   const uint64_t needed = static_cast<uint64_t>(header.height) * ((row_bits + 7) / 8 + 1);
   if (header.data_bytes < needed / kMaxDeflateRatio) {
     throw Error(ErrorCode::kFormat,
@@ -201,15 +214,34 @@ Image image_of(const AVFrame& frame, bool alpha, const std::string& where) {
   };
   Image image;
   switch (frame.format) {
-    case AV_PIX_FMT_PAL8: image = make(DType::kU8, alpha ? 4 : 3); break;
-    case AV_PIX_FMT_MONOBLACK: case AV_PIX_FMT_GRAY8: image = make(DType::kU8, 1); break;
-    case AV_PIX_FMT_YA8: image = make(DType::kU8, 2); break;
-    case AV_PIX_FMT_RGB24: image = make(DType::kU8, 3); break;
-    case AV_PIX_FMT_RGBA: image = make(DType::kU8, 4); break;
-    case AV_PIX_FMT_GRAY16BE: image = make(DType::kU16, 1); break;
-    case AV_PIX_FMT_YA16BE: image = make(DType::kU16, 2); break;
-    case AV_PIX_FMT_RGB48BE: image = make(DType::kU16, 3); break;
-    case AV_PIX_FMT_RGBA64BE: image = make(DType::kU16, 4); break;
+    case AV_PIX_FMT_PAL8:
+      image = make(DType::kU8, alpha ? 4 : 3);
+      break;
+    case AV_PIX_FMT_MONOBLACK:
+    case AV_PIX_FMT_GRAY8:
+      image = make(DType::kU8, 1);
+      break;
+    case AV_PIX_FMT_YA8:
+      image = make(DType::kU8, 2);
+      break;
+    case AV_PIX_FMT_RGB24:
+      image = make(DType::kU8, 3);
+      break;
+    case AV_PIX_FMT_RGBA:
+      image = make(DType::kU8, 4);
+      break;
+    case AV_PIX_FMT_GRAY16BE:
+      image = make(DType::kU16, 1);
+      break;
+    case AV_PIX_FMT_YA16BE:
+      image = make(DType::kU16, 2);
+      break;
+    case AV_PIX_FMT_RGB48BE:
+      image = make(DType::kU16, 3);
+      break;
+    case AV_PIX_FMT_RGBA64BE:
+      image = make(DType::kU16, 4);
+      break;
     default:
       throw Error(ErrorCode::kUnsupported, cat(where, ": PNG pixel layout ", frame.format));
   }
@@ -225,8 +257,9 @@ Image image_of(const AVFrame& frame, bool alpha, const std::string& where) {
   return image;
 }
 
-/// FFmpeg gives a picture whose data end early as a frame whose last row (of the last pass) still has
-/// the bytes it had before. Only when that row could be black is a second decode needed to tell.
+/// FFmpeg gives a picture whose data end early as a frame whose last row (of the last pass) still
+/// has the bytes it had before. Only when that row could be black is a second decode needed to
+/// tell.
 bool last_row_holds_only(const AVFrame& frame, const PngHeader& header, uint8_t value) {
   if (header.interlaced && frame.height == 1) {
     return false;

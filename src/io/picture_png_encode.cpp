@@ -11,11 +11,16 @@ namespace {
 AVPixelFormat png_layout(const Image& image) {
   const bool wide = image.pixels.dtype() == DType::kU16;
   switch (image.color) {
-    case ColorModel::kGrey: return wide ? AV_PIX_FMT_GRAY16BE : AV_PIX_FMT_GRAY8;
-    case ColorModel::kGreyAlpha: return wide ? AV_PIX_FMT_YA16BE : AV_PIX_FMT_YA8;
-    case ColorModel::kRgb: return wide ? AV_PIX_FMT_RGB48BE : AV_PIX_FMT_RGB24;
-    case ColorModel::kRgba: return wide ? AV_PIX_FMT_RGBA64BE : AV_PIX_FMT_RGBA;
-    case ColorModel::kCmyk: break;
+    case ColorModel::kGrey:
+      return wide ? AV_PIX_FMT_GRAY16BE : AV_PIX_FMT_GRAY8;
+    case ColorModel::kGreyAlpha:
+      return wide ? AV_PIX_FMT_YA16BE : AV_PIX_FMT_YA8;
+    case ColorModel::kRgb:
+      return wide ? AV_PIX_FMT_RGB48BE : AV_PIX_FMT_RGB24;
+    case ColorModel::kRgba:
+      return wide ? AV_PIX_FMT_RGBA64BE : AV_PIX_FMT_RGBA;
+    case ColorModel::kCmyk:
+      break;
   }
   throw Error(ErrorCode::kArgument, "PNG cannot hold CMYK; use to_rgb() first");
 }

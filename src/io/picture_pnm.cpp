@@ -55,7 +55,8 @@ class PnmHeader {
 /// Sample of `maximum` levels on the full range of its type, rounded.
 uint32_t full_range(uint32_t value, uint32_t maximum, uint32_t top) {
   const uint32_t clamped = value < maximum ? value : maximum;
-  return maximum == top ? clamped : static_cast<uint32_t>((uint64_t{clamped} * top + maximum / 2) / maximum);
+  return maximum == top ? clamped
+                        : static_cast<uint32_t>((uint64_t{clamped} * top + maximum / 2) / maximum);
 }
 
 }  // namespace
@@ -76,12 +77,13 @@ StoredImage decode_pnm(std::string_view bytes, const std::string& where,
   const auto needed = static_cast<uint64_t>(width * height * channels * width_bytes);
   const size_t start = header.after_one_space();
   if (start > bytes.size() || bytes.size() - start < needed) {
-    throw Error(ErrorCode::kFormat, cat(where, ": truncated PNM: ", bytes.size(), " bytes, needs ",
-                                        start + needed));
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": truncated PNM: ", bytes.size(), " bytes, needs ", start + needed));
   }
   const std::string_view samples = bytes.substr(start, needed);
   const auto top = static_cast<uint32_t>(maximum);
-  Array pixels = Array::zeros(width_bytes == 2 ? DType::kU16 : DType::kU8, {height, width, channels});
+  Array pixels =
+      Array::zeros(width_bytes == 2 ? DType::kU16 : DType::kU8, {height, width, channels});
   for (int64_t i = 0; i < pixels.numel(); ++i) {
     const auto at = static_cast<size_t>(i);
     if (width_bytes == 2) {

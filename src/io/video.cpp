@@ -17,8 +17,8 @@ extern "C" {
 namespace perceiver::io {
 namespace {
 
-/// The film's display matrix (a 2 x 2 turn or mirror in its upper left) as an EXIF orientation. Only
-/// quarter turns and mirrors exist in practice; anything else is shown as stored.
+/// The film's display matrix (a 2 x 2 turn or mirror in its upper left) as an EXIF orientation.
+/// Only quarter turns and mirrors exist in practice; anything else is shown as stored.
 int orientation_of(const AVStream& stream) {
   const auto* matrix = reinterpret_cast<const int32_t*>(
       av_stream_get_side_data(&stream, AV_PKT_DATA_DISPLAYMATRIX, nullptr));
@@ -70,14 +70,15 @@ class RgbConverter {
  private:
   void open(const AVFrame& frame, const std::string& where) {
     constexpr int kFlags = SWS_BICUBIC;  // the ffmpeg program's default: equal to its rgb24 output
-    scaler_.reset(sws_getContext(frame.width, frame.height,
-                                 static_cast<AVPixelFormat>(frame.format), frame.width,
-                                 frame.height, AV_PIX_FMT_RGB24, kFlags, nullptr, nullptr, nullptr));
+    scaler_.reset(sws_getContext(
+        frame.width, frame.height, static_cast<AVPixelFormat>(frame.format), frame.width,
+        frame.height, AV_PIX_FMT_RGB24, kFlags, nullptr, nullptr, nullptr));
     if (!scaler_) {
       throw Error(ErrorCode::kUnsupported, cat(where, ": film pixel layout ", frame.format));
     }
-    const int* matrix = sws_getCoefficients(
-        frame.colorspace == AVCOL_SPC_UNSPECIFIED ? SWS_CS_ITU601 : static_cast<int>(frame.colorspace));
+    const int* matrix = sws_getCoefficients(frame.colorspace == AVCOL_SPC_UNSPECIFIED
+                                                ? SWS_CS_ITU601
+                                                : static_cast<int>(frame.colorspace));
     const int full = frame.color_range == AVCOL_RANGE_JPEG ? 1 : 0;
     constexpr int kNeutral = 1 << 16;
     sws_setColorspaceDetails(scaler_.get(), matrix, full, sws_getCoefficients(SWS_CS_DEFAULT), 1, 0,
@@ -120,9 +121,9 @@ struct VideoReader::State {
     const AVCodecParameters& parameters = *stream.codecpar;
     const int64_t width = parameters.width, height = parameters.height;
     if (width < 1 || height < 1 || width > options.limits.max_pixels / height) {
-      throw Error(ErrorCode::kFormat, cat(input.where(), ": ", width, "x", height,
-                                          " pixels per frame, the limit is ",
-                                          options.limits.max_pixels, " in all"));
+      throw Error(ErrorCode::kFormat,
+                  cat(input.where(), ": ", width, "x", height, " pixels per frame, the limit is ",
+                      options.limits.max_pixels, " in all"));
     }
     orientation = orientation_of(stream);
     info.width = orientation >= 5 ? height : width;
@@ -131,9 +132,10 @@ struct VideoReader::State {
     info.frames_per_second = stream.avg_frame_rate.den > 0 ? av_q2d(stream.avg_frame_rate) : 0.0;
     info.num_frames = std::max<int64_t>(0, stream.nb_frames);
     const AVFormatContext& container = input.format();
-    info.seconds = stream.duration > 0   ? static_cast<double>(stream.duration) * av_q2d(stream.time_base)
+    info.seconds = stream.duration > 0
+                       ? static_cast<double>(stream.duration) * av_q2d(stream.time_base)
                    : container.duration > 0 ? static_cast<double>(container.duration) / AV_TIME_BASE
-                                         : 0.0;
+                                            : 0.0;
     info.has_audio = input.best_stream(AVMEDIA_TYPE_AUDIO) >= 0;
   }
 
@@ -209,7 +211,9 @@ VideoReader::~VideoReader() = default;
 VideoReader::VideoReader(VideoReader&&) noexcept = default;
 VideoReader& VideoReader::operator=(VideoReader&&) noexcept = default;
 
-const VideoInfo& VideoReader::info() const { return state_->info; }
+const VideoInfo& VideoReader::info() const {
+  return state_->info;
+}
 
 std::optional<VideoFrame> VideoReader::next() {
   State& s = *state_;
@@ -219,9 +223,9 @@ std::optional<VideoFrame> VideoReader::next() {
     const int64_t stored_height = s.orientation >= 5 ? s.info.width : s.info.height;
     s.layout = s.layout < 0 ? frame.format : s.layout;
     if (frame.width != stored_width || frame.height != stored_height || frame.format != s.layout) {
-      throw Error(ErrorCode::kFormat,
-                  cat(s.input.where(), ": its picture changes from ", stored_width, "x",
-                      stored_height, " to ", frame.width, "x", frame.height, " pixels or another layout"));
+      throw Error(ErrorCode::kFormat, cat(s.input.where(), ": its picture changes from ",
+                                          stored_width, "x", stored_height, " to ", frame.width,
+                                          "x", frame.height, " pixels or another layout"));
     }
     const double seconds = s.time_of(frame);
     if (s.wanted(seconds)) {
@@ -230,7 +234,8 @@ std::optional<VideoFrame> VideoReader::next() {
                     cat(s.input.where(), ": damaged film data at ", seconds, " s"));
       }
       ++s.delivered;
-      return VideoFrame{upright(s.converter.convert(frame, s.input.where()), s.orientation), seconds};
+      return VideoFrame{upright(s.converter.convert(frame, s.input.where()), s.orientation),
+                        seconds};
     }
   }
   return std::nullopt;
@@ -262,8 +267,8 @@ Video read_video(const std::filesystem::path& path, const ReadVideoOptions& opti
                                         options.start_seconds, " s"));
   }
   const int64_t frame_bytes = frames[0].nbytes();
-  video.frames = Array::zeros(DType::kU8, {static_cast<int64_t>(frames.size()), video.info.height,
-                                           video.info.width, 3});
+  video.frames = Array::zeros(
+      DType::kU8, {static_cast<int64_t>(frames.size()), video.info.height, video.info.width, 3});
   std::byte* to = video.frames.mutable_bytes();
   for (Array& frame : frames) {
     std::memcpy(to, frame.bytes(), static_cast<size_t>(frame_bytes));

@@ -114,7 +114,8 @@ class Track {
         return;
       }
       check(code, "encoding");
-      packet_->duration = packet_->duration > 0 || frame_ticks_ == 0 ? packet_->duration : frame_ticks_;
+      packet_->duration =
+          packet_->duration > 0 || frame_ticks_ == 0 ? packet_->duration : frame_ticks_;
       av_packet_rescale_ts(packet_.get(), encoder_->time_base, stream_->time_base);
       packet_->stream_index = stream_->index;
       muxer_.write(*packet_);
@@ -159,11 +160,12 @@ class PictureTrack {
     track_.open();
     track_.set_frame_ticks(1);
     allocate(*picture_, AV_PIX_FMT_YUV420P);
-    allocate(*padded_, AV_PIX_FMT_RGB24);  // in a frame, so that rows are aligned and padded for SIMD
+    allocate(*padded_,
+             AV_PIX_FMT_RGB24);  // in a frame, so that rows are aligned and padded for SIMD
     scaler_.reset(sws_getContext(encoder.width, encoder.height, AV_PIX_FMT_RGB24, encoder.width,
                                  encoder.height, AV_PIX_FMT_YUV420P,
-                                 SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP, nullptr, nullptr,
-                                 nullptr));
+                                 SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INP, nullptr,
+                                 nullptr, nullptr));
     if (!scaler_) {
       ffmpeg::throw_out_of_memory();
     }
@@ -234,8 +236,8 @@ class SoundTrack {
     const AVCodecContext& encoder = track_.encoder();
     const ffmpeg::FramePtr frame = ffmpeg::new_frame();
     const int64_t channels = audio_.channels();
-    frame->nb_samples = static_cast<int>(
-        std::min<int64_t>(encoder.frame_size > 0 ? encoder.frame_size : 1024, audio_.length() - next_));
+    frame->nb_samples = static_cast<int>(std::min<int64_t>(
+        encoder.frame_size > 0 ? encoder.frame_size : 1024, audio_.length() - next_));
     frame->format = AV_SAMPLE_FMT_FLTP;
     frame->sample_rate = audio_.sample_rate;
     check(av_channel_layout_copy(&frame->ch_layout, &encoder.ch_layout), "memory");
@@ -276,16 +278,19 @@ void check_frames(const Array& frames, double frames_per_second) {
 
 /// Sound in a rate and channel count AAC takes.
 Audio encodable(const Audio& audio) {
-  if (audio.samples.dim() != 2 || audio.channels() < 1 || audio.channels() > 2 || audio.length() < 1) {
-    throw Error(ErrorCode::kShape, cat("film sound must be [T, 1 or 2], got ",
-                                       shape_string(audio.samples.shape())));
+  if (audio.samples.dim() != 2 || audio.channels() < 1 || audio.channels() > 2 ||
+      audio.length() < 1) {
+    throw Error(ErrorCode::kShape,
+                cat("film sound must be [T, 1 or 2], got ", shape_string(audio.samples.shape())));
   }
   const float* values = audio.samples.data<float>();
-  if (!std::all_of(values, values + audio.samples.numel(), [](float v) { return std::isfinite(v); })) {
+  if (!std::all_of(values, values + audio.samples.numel(),
+                   [](float v) { return std::isfinite(v); })) {
     throw Error(ErrorCode::kArgument, "film sound holds values that are not finite");
   }
   constexpr int kRates[] = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000};
-  const bool known = std::find(std::begin(kRates), std::end(kRates), audio.sample_rate) != std::end(kRates);
+  const bool known =
+      std::find(std::begin(kRates), std::end(kRates), audio.sample_rate) != std::end(kRates);
   return known ? audio : resample(audio, 48000);
 }
 

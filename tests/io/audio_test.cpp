@@ -21,7 +21,8 @@ double largest_difference(const Audio& a, const Audio& b) {
   double worst = 0.0;
   const int64_t count = std::min(a.samples.numel(), b.samples.numel());
   for (int64_t i = 0; i < count; ++i) {
-    worst = std::max(worst, std::fabs(static_cast<double>(a.samples.data<float>()[i] - b.samples.data<float>()[i])));
+    worst = std::max(worst, std::fabs(static_cast<double>(a.samples.data<float>()[i] -
+                                                          b.samples.data<float>()[i])));
   }
   return worst;
 }
@@ -47,9 +48,10 @@ std::string little(uint64_t value, int bytes) {
 /// One channel at 8 kHz of any integer or float format.
 std::string wav_of(int format, int bits, const std::string& data) {
   const auto bytes = static_cast<uint64_t>(bits / 8);
-  return "RIFF" + little(36 + data.size(), 4) + "WAVEfmt " + little(16, 4) + little(static_cast<uint64_t>(format), 2) +
-         little(1, 2) + little(8000, 4) + little(8000 * bytes, 4) + little(bytes, 2) +
-         little(static_cast<uint64_t>(bits), 2) + "data" + little(data.size(), 4) + data;
+  return "RIFF" + little(36 + data.size(), 4) + "WAVEfmt " + little(16, 4) +
+         little(static_cast<uint64_t>(format), 2) + little(1, 2) + little(8000, 4) +
+         little(8000 * bytes, 4) + little(bytes, 2) + little(static_cast<uint64_t>(bits), 2) +
+         "data" + little(data.size(), 4) + data;
 }
 
 std::vector<float> values(const Audio& audio) {
@@ -68,16 +70,26 @@ TEST_F(AudioTest, WavRoundTripsInFloatExactlyAndInSixteenBitsToHalfAStep) {
 }
 
 TEST_F(AudioTest, SixteenBitWritingClampsAtFullScale) {
-  write_wav(folder_ / "a.wav", {Array::of<float>({4, 1}, {2.0F, -2.0F, 1.0F, std::nanf("")}), 8000});
-  EXPECT_THAT(values(read_audio(folder_ / "a.wav")), ElementsAre(32767.0F / 32768.0F, -1.0F, 32767.0F / 32768.0F, 0.0F));
+  write_wav(folder_ / "a.wav",
+            {Array::of<float>({4, 1}, {2.0F, -2.0F, 1.0F, std::nanf("")}), 8000});
+  EXPECT_THAT(values(read_audio(folder_ / "a.wav")),
+              ElementsAre(32767.0F / 32768.0F, -1.0F, 32767.0F / 32768.0F, 0.0F));
 }
 
 TEST_F(AudioTest, EveryWavWidthHasFullScaleOne) {
-  EXPECT_THAT(values(read_audio(file("8.wav", wav_of(1, 8, std::string("\x00\x80\xC0", 3))))), ElementsAre(-1.0F, 0.0F, 0.5F));
-  EXPECT_THAT(values(read_audio(file("16.wav", wav_of(1, 16, std::string("\x00\x80\x00\x40", 4))))), ElementsAre(-1.0F, 0.5F));
-  EXPECT_THAT(values(read_audio(file("24.wav", wav_of(1, 24, std::string("\x00\x00\x80\x00\x00\x40", 6))))), ElementsAre(-1.0F, 0.5F));
-  EXPECT_THAT(values(read_audio(file("32.wav", wav_of(1, 32, std::string("\x00\x00\x00\x80\x00\x00\x00\x40", 8))))), ElementsAre(-1.0F, 0.5F));
-  EXPECT_THAT(values(read_audio(file("f.wav", wav_of(3, 32, std::string("\x00\x00\x80\xbf\x00\x00\x00\x40", 8))))), ElementsAre(-1.0F, 2.0F));
+  EXPECT_THAT(values(read_audio(file("8.wav", wav_of(1, 8, std::string("\x00\x80\xC0", 3))))),
+              ElementsAre(-1.0F, 0.0F, 0.5F));
+  EXPECT_THAT(values(read_audio(file("16.wav", wav_of(1, 16, std::string("\x00\x80\x00\x40", 4))))),
+              ElementsAre(-1.0F, 0.5F));
+  EXPECT_THAT(
+      values(read_audio(file("24.wav", wav_of(1, 24, std::string("\x00\x00\x80\x00\x00\x40", 6))))),
+      ElementsAre(-1.0F, 0.5F));
+  EXPECT_THAT(values(read_audio(file(
+                  "32.wav", wav_of(1, 32, std::string("\x00\x00\x00\x80\x00\x00\x00\x40", 8))))),
+              ElementsAre(-1.0F, 0.5F));
+  EXPECT_THAT(values(read_audio(file(
+                  "f.wav", wav_of(3, 32, std::string("\x00\x00\x80\xbf\x00\x00\x00\x40", 8))))),
+              ElementsAre(-1.0F, 2.0F));
 }
 
 TEST_F(AudioTest, ReadsFlacMp3AndVorbis) {
@@ -122,17 +134,22 @@ TEST_F(AudioTest, ReadsAPartInSeconds) {
 TEST_F(AudioTest, TruncatedFilesOfEveryFormatAreErrors) {
   const std::string wav = wav_of(1, 16, std::string(2000, 'x'));
   EXPECT_THAT(failure([&] { read_audio(file("cut.wav", wav.substr(0, 1500))); }),
-              AllOf(StartsWith("3 "), HasSubstr("cut.wav"), HasSubstr("truncated"), HasSubstr("2044"), HasSubstr("1500")));
+              AllOf(StartsWith("3 "), HasSubstr("cut.wav"), HasSubstr("truncated"),
+                    HasSubstr("2044"), HasSubstr("1500")));
   for (const auto base64 : {test::kFlac, test::kMp3, test::kOggVorbis}) {
     const std::string whole = from_base64(base64);
-    for (const size_t length : {whole.size() - 1, whole.size() * 2 / 3, whole.size() / 3, size_t{5}}) {
-      EXPECT_THAT(failure([&] { read_audio(file("cut", whole.substr(0, length))); }), StartsWith("3 ")) << length;
+    for (const size_t length :
+         {whole.size() - 1, whole.size() * 2 / 3, whole.size() / 3, size_t{5}}) {
+      EXPECT_THAT(failure([&] { read_audio(file("cut", whole.substr(0, length))); }),
+                  StartsWith("3 "))
+          << length;
     }
   }
 }
 
 TEST_F(AudioTest, FlippedBytesNeverDoMoreThanFail) {
-  for (const auto& whole : {from_base64(test::kFlac), from_base64(test::kMp3), wav_of(1, 16, std::string(64, 'x'))}) {
+  for (const auto& whole :
+       {from_base64(test::kFlac), from_base64(test::kMp3), wav_of(1, 16, std::string(64, 'x'))}) {
     for (size_t i = 0; i < whole.size(); i += 3) {
       std::string bytes = whole;
       bytes[i] = static_cast<char>(bytes[i] ^ 0xFF);
@@ -142,19 +159,27 @@ TEST_F(AudioTest, FlippedBytesNeverDoMoreThanFail) {
 }
 
 TEST_F(AudioTest, SaysWhatElseItFound) {
-  EXPECT_THAT(failure([&] { read_audio(file("a.wav", "not sound")); }), AllOf(StartsWith("3 "), HasSubstr("plain text")));
-  EXPECT_THAT(failure([&] { read_audio(file("a.mp3", from_base64(test::kJpegGrey))); }), HasSubstr("a JPEG picture"));
+  EXPECT_THAT(failure([&] { read_audio(file("a.wav", "not sound")); }),
+              AllOf(StartsWith("3 "), HasSubstr("plain text")));
+  EXPECT_THAT(failure([&] { read_audio(file("a.mp3", from_base64(test::kJpegGrey))); }),
+              HasSubstr("a JPEG picture"));
   EXPECT_THAT(failure([&] { read_audio(folder_ / "none.wav"); }), StartsWith("5 "));
   // A playlist must not open what it names.
-  EXPECT_THAT(failure([&] { read_audio(file("a.m3u8", "#EXTM3U\n#EXTINF:1,\nsecret.wav\n")); }), HasSubstr("plain text"));
+  EXPECT_THAT(failure([&] { read_audio(file("a.m3u8", "#EXTM3U\n#EXTINF:1,\nsecret.wav\n")); }),
+              HasSubstr("plain text"));
 }
 
 TEST_F(AudioTest, LimitsAndBadOptionsAreErrors) {
   write_wav(folder_ / "a.wav", sine(8000, 8000, 1));
-  EXPECT_THAT(failure([&] { read_audio(folder_ / "a.wav", {.max_values = 100}); }), HasSubstr("more than 100"));
-  EXPECT_THAT(failure([&] { read_audio(folder_ / "a.wav", {.sample_rate = -1}); }), StartsWith("1 "));
+  EXPECT_THAT(failure([&] { read_audio(folder_ / "a.wav", {.max_values = 100}); }),
+              HasSubstr("more than 100"));
+  EXPECT_THAT(failure([&] { read_audio(folder_ / "a.wav", {.sample_rate = -1}); }),
+              StartsWith("1 "));
   EXPECT_THAT(failure([&] { read_audio(folder_ / "a.wav", {.channels = 3}); }), StartsWith("1 "));
-  EXPECT_THAT(failure([&] { write_wav(folder_ / "b.wav", {Array::zeros(DType::kF32, {3}), 8000}); }), StartsWith("1 "));
+  EXPECT_THAT(failure([&] {
+                write_wav(folder_ / "b.wav", {Array::zeros(DType::kF32, {3}), 8000});
+              }),
+              StartsWith("1 "));
   EXPECT_EQ(entries(), 1u);
 }
 
@@ -168,7 +193,8 @@ TEST_F(AudioTest, FilmSoundEqualsTheSharedReference) {
 
 TEST_F(AudioTest, FlacAndVorbisOfOneRecordingAgree) {
   PERCEIVER_SHARED_OR_SKIP(formats, "data/audio/formats");
-  const Audio flac = read_audio(formats / "test_audio.flac"), ogg = read_audio(formats / "test_audio.ogg");
+  const Audio flac = read_audio(formats / "test_audio.flac"),
+              ogg = read_audio(formats / "test_audio.ogg");
   EXPECT_EQ(flac.samples.shape(), ogg.samples.shape());
   EXPECT_NEAR(loudness(flac), loudness(ogg), 1e-3);
   EXPECT_EQ(read_audio(formats / "sine_mono_s32_8000.wav").length(), 32000);

@@ -13,7 +13,9 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Ids = std::vector<int64_t>;
 
-Ids ids(std::string_view text, EncodeOptions options = {}) { return encode_text(text, options).ids; }
+Ids ids(std::string_view text, EncodeOptions options = {}) {
+  return encode_text(text, options).ids;
+}
 
 std::string refusal(std::string_view text, const EncodeOptions& options) {
   try {
@@ -57,7 +59,8 @@ TEST(BytesTokenizer, PairsArePaddedAndMasked) {
 }
 
 TEST(BytesTokenizer, RefusesLongTextNamingBothLengths) {
-  EXPECT_THAT(refusal("abcdef", {.max_length = 7}), AllOf(HasSubstr("8 tokens"), HasSubstr("maximum is 7")));
+  EXPECT_THAT(refusal("abcdef", {.max_length = 7}),
+              AllOf(HasSubstr("8 tokens"), HasSubstr("maximum is 7")));
   EXPECT_EQ(refusal("abcde", {.max_length = 7}), "accepted");
   EXPECT_THAT(refusal(std::string(2047, 'x'), {}), HasSubstr("2049"));
   EXPECT_EQ(refusal(std::string(3000, 'x'), {.max_length = 0}), "accepted");
@@ -70,10 +73,12 @@ TEST(BytesTokenizer, TruncatesAsTransformersDoes) {
   const auto pair = [](std::string_view a, std::string_view b, int64_t length) {
     return encode_text_pair(a, b, {.max_length = length, .truncate = true}).ids;
   };
-  EXPECT_THAT(ids("abcdefgh", {.max_length = 5, .truncate = true}), ElementsAre(4, 103, 104, 105, 5));
+  EXPECT_THAT(ids("abcdefgh", {.max_length = 5, .truncate = true}),
+              ElementsAre(4, 103, 104, 105, 5));
   EXPECT_THAT(pair("abcdef", "xyz", 8), ElementsAre(4, 103, 104, 105, 5, 126, 127, 5));
   EXPECT_THAT(pair("abcdef", "uvwxyz", 9), ElementsAre(4, 103, 104, 105, 5, 123, 124, 125, 5));
-  EXPECT_THAT(pair("abcdef", "uvwxyz", 10), ElementsAre(4, 103, 104, 105, 106, 5, 123, 124, 125, 5));
+  EXPECT_THAT(pair("abcdef", "uvwxyz", 10),
+              ElementsAre(4, 103, 104, 105, 106, 5, 123, 124, 125, 5));
   EXPECT_THAT(pair("abcdefgh", "xyz", 9), ElementsAre(4, 103, 104, 105, 5, 126, 127, 128, 5));
 }
 
@@ -105,7 +110,9 @@ TEST(BytesTokenizer, ReplacesEachIllFormedPartOnceAsPythonDoes) {
   EXPECT_EQ(decoded("\xE2\x82"), mark);
   EXPECT_EQ(decoded("\xF0\x9F\x98"), mark);
   EXPECT_EQ(decoded("\xFF\xFE"), mark + mark);
-  EXPECT_EQ(decoded("a\xE2" "b"), "a" + mark + "b");
+  EXPECT_EQ(decoded("a\xE2"
+                    "b"),
+            "a" + mark + "b");
   EXPECT_EQ(decoded("\xED\xA0\x80"), mark + mark + mark);
   EXPECT_EQ(decoded("\xF4\x90\x80\x80"), mark + mark + mark + mark);
   EXPECT_EQ(decoded("\xC0\x80"), mark + mark);

@@ -1,9 +1,9 @@
 #include "perceiver/io/flow_file.h"
 
-#include <gmock/gmock.h>
-
 #include <cmath>
 #include <limits>
+
+#include <gmock/gmock.h>
 
 #include "media_fixture.h"
 #include "perceiver/io/image.h"
@@ -19,7 +19,8 @@ using ::testing::StartsWith;
 class FlowFileTest : public test::MediaTest {};
 
 Flow small_flow() {
-  Flow flow = make_flow(Array::of<float>({2, 2, 2}, {0.5F, -1.25F, 3.0F, 0.0F, -7.0F, 8.0F, 1.0F, 2.0F}));
+  Flow flow =
+      make_flow(Array::of<float>({2, 2, 2}, {0.5F, -1.25F, 3.0F, 0.0F, -7.0F, 8.0F, 1.0F, 2.0F}));
   flow.valid.mutable_data<bool>()[2] = false;
   return flow;
 }
@@ -47,7 +48,8 @@ TEST_F(FlowFileTest, FloLayoutIsTagWidthHeightThenRows) {
 
 TEST_F(FlowFileTest, BeyondABillionOrNotANumberIsUnknown) {
   write_flo(folder_ / "a.flo",
-            make_flow(Array::of<float>({1, 4, 2}, {1e9F, 0.0F, 2e9F, 0.0F, 0.0F, -2e9F, std::nanf(""), 0.0F})));
+            make_flow(Array::of<float>(
+                {1, 4, 2}, {1e9F, 0.0F, 2e9F, 0.0F, 0.0F, -2e9F, std::nanf(""), 0.0F})));
   EXPECT_THAT(flags(read_flo(folder_ / "a.flo").valid), ElementsAre(true, false, false, false));
 }
 
@@ -89,7 +91,8 @@ TEST_F(FlowFileTest, KittiRefusesWhatItCannotHold) {
 
 TEST_F(FlowFileTest, AnEightBitPictureIsNoFlow) {
   write_png(folder_ / "a.png", make_image(Array::zeros(DType::kU8, {2, 2, 3})));
-  EXPECT_THAT(failure([&] { read_flow(folder_ / "a.png"); }), AllOf(StartsWith("3 "), HasSubstr("8 bits")));
+  EXPECT_THAT(failure([&] { read_flow(folder_ / "a.png"); }),
+              AllOf(StartsWith("3 "), HasSubstr("8 bits")));
   EXPECT_THAT(failure([&] { read_flow(file("a.flo", "{}")); }), HasSubstr("JSON"));
 }
 

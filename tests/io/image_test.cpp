@@ -1,9 +1,9 @@
 #include "perceiver/io/image.h"
 
-#include <gmock/gmock.h>
-
 #include <cstdlib>
 #include <cstring>
+
+#include <gmock/gmock.h>
 
 #include "media_fixture.h"
 #include "media_samples.h"
@@ -68,7 +68,8 @@ TEST_F(ImageTest, PngRoundTripsEveryChannelCountAndDepth) {
       ASSERT_EQ(read.pixels.dtype(), dtype);
       EXPECT_EQ(read.color, written.color);
       EXPECT_EQ(std::memcmp(read.pixels.bytes(), written.pixels.bytes(),
-                            static_cast<size_t>(written.pixels.nbytes())), 0)
+                            static_cast<size_t>(written.pixels.nbytes())),
+                0)
           << dtype_name(dtype) << " x " << channels;
     }
   }
@@ -102,10 +103,18 @@ TEST_F(ImageTest, OneBitGreyIsBlackAndWhite) {
 
 TEST_F(ImageTest, JpegComesOutAsPilReadsIt) {
   // Two levels: the inverse DCT rounds differently; chroma and colour must not add to it.
-  EXPECT_LE(distance(sample(test::kJpeg420), {{0, 10, 158}, {225, 184, 128}, {100, 119, 162}, {180, 80, 118}}), 2);
-  EXPECT_LE(distance(sample(test::kJpegProgressive422), {{9, 0, 181}, {214, 194, 105}, {91, 125, 152}, {180, 79, 119}}), 2);
-  EXPECT_LE(distance(sample(test::kJpegRgb), {{0, 1, 199}, {224, 197, 95}, {98, 116, 152}, {175, 80, 116}}), 1);
-  EXPECT_LE(distance(to_rgb(sample(test::kJpegGrey)), {{23, 23, 23}, {190, 190, 190}, {118, 118, 118}, {114, 114, 114}}), 1);
+  EXPECT_LE(distance(sample(test::kJpeg420),
+                     {{0, 10, 158}, {225, 184, 128}, {100, 119, 162}, {180, 80, 118}}),
+            2);
+  EXPECT_LE(distance(sample(test::kJpegProgressive422),
+                     {{9, 0, 181}, {214, 194, 105}, {91, 125, 152}, {180, 79, 119}}),
+            2);
+  EXPECT_LE(distance(sample(test::kJpegRgb),
+                     {{0, 1, 199}, {224, 197, 95}, {98, 116, 152}, {175, 80, 116}}),
+            1);
+  EXPECT_LE(distance(to_rgb(sample(test::kJpegGrey)),
+                     {{23, 23, 23}, {190, 190, 190}, {118, 118, 118}, {114, 114, 114}}),
+            1);
 }
 
 TEST_F(ImageTest, CmykJpegIsReadAsInkAndConverted) {
@@ -113,7 +122,8 @@ TEST_F(ImageTest, CmykJpegIsReadAsInkAndConverted) {
   EXPECT_EQ(inks.color, ColorModel::kCmyk);
   EXPECT_LE(std::abs(pixel(inks, 0, 0)[0] - 255), 1);  // no red: full cyan
   EXPECT_LE(pixel(inks, 0, 0)[3], 1);                  // PIL's CMYK uses no black
-  EXPECT_LE(distance(to_rgb(inks), {{0, 1, 199}, {224, 197, 95}, {98, 116, 152}, {175, 80, 116}}), 2);
+  EXPECT_LE(distance(to_rgb(inks), {{0, 1, 199}, {224, 197, 95}, {98, 116, 152}, {175, 80, 116}}),
+            2);
   EXPECT_THAT(failure([&] { encode_png(inks); }), StartsWith("1 "));
 }
 
@@ -135,14 +145,17 @@ TEST_F(ImageTest, SixteenBitsKeepTheHighByte) {
 }
 
 TEST_F(ImageTest, CmykFormulaRoundsAsPil) {
-  const Image inks{Array::of<uint8_t>({1, 2, 4}, {10, 200, 0, 30, 255, 0, 128, 255}), ColorModel::kCmyk};
+  const Image inks{Array::of<uint8_t>({1, 2, 4}, {10, 200, 0, 30, 255, 0, 128, 255}),
+                   ColorModel::kCmyk};
   EXPECT_THAT(pixel(to_rgb(inks), 0, 0), ElementsAre(216, 49, 225));
   EXPECT_THAT(pixel(to_rgb(inks), 0, 1), ElementsAre(0, 0, 0));
 }
 
 TEST_F(ImageTest, ReadsPgmAndPpm) {
-  EXPECT_THAT(pixel(decode_image("P6\n# a\n2 1\n255\nabcdef", "m"), 0, 1), ElementsAre('d', 'e', 'f'));
-  EXPECT_THAT(pixel(decode_image(std::string("P5 1 1 65535 ") + "\x12\x34", "m"), 0, 0), ElementsAre(0x1234));
+  EXPECT_THAT(pixel(decode_image("P6\n# a\n2 1\n255\nabcdef", "m"), 0, 1),
+              ElementsAre('d', 'e', 'f'));
+  EXPECT_THAT(pixel(decode_image(std::string("P5 1 1 65535 ") + "\x12\x34", "m"), 0, 0),
+              ElementsAre(0x1234));
   EXPECT_THAT(pixel(decode_image("P5 1 1 1 \x01", "m"), 0, 0), ElementsAre(255));
 }
 
@@ -157,7 +170,8 @@ TEST_F(ImageTest, ContentDecidesNotTheName) {
 }
 
 TEST_F(ImageTest, EveryTruncationIsOneError) {
-  for (const auto base64 : {test::kJpeg420, test::kJpegProgressive422, test::kPngInterlaced, test::kPngPalette}) {
+  for (const auto base64 :
+       {test::kJpeg420, test::kJpegProgressive422, test::kPngInterlaced, test::kPngPalette}) {
     const std::string whole = from_base64(base64);
     for (size_t length = 0; length < whole.size(); ++length) {
       const std::string text = failure([&] { decode_image(whole.substr(0, length), "cut"); });
@@ -168,8 +182,9 @@ TEST_F(ImageTest, EveryTruncationIsOneError) {
 }
 
 TEST_F(ImageTest, FlippedBytesNeverDoMoreThanFail) {
-  for (const auto base64 : {test::kJpeg420, test::kJpegProgressive422, test::kJpegCmyk, test::kJpegTurned,
-                            test::kPngInterlaced, test::kPngPalette, test::kPngOneBit}) {
+  for (const auto base64 :
+       {test::kJpeg420, test::kJpegProgressive422, test::kJpegCmyk, test::kJpegTurned,
+        test::kPngInterlaced, test::kPngPalette, test::kPngOneBit}) {
     const std::string whole = from_base64(base64);
     for (size_t i = 0; i < whole.size(); ++i) {
       for (const int flip : {0x01, 0x80, 0xFF}) {
@@ -237,7 +252,8 @@ TEST_F(ImageTest, OtherArraysAreNoPictures) {
 
 TEST_F(ImageTest, ReadsTheSharedPhotographs) {
   PERCEIVER_SHARED_OR_SKIP(photos, "data/vision/photos");
-  EXPECT_EQ(read_image(photos / "astronaut.png").pixels.shape(), (std::vector<int64_t>{512, 512, 3}));
+  EXPECT_EQ(read_image(photos / "astronaut.png").pixels.shape(),
+            (std::vector<int64_t>{512, 512, 3}));
   EXPECT_EQ(read_image(photos / "camera.png").color, ColorModel::kGrey);
   EXPECT_EQ(read_image(photos / "dalmation.jpg").channels(), 3);
 }

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <unistd.h>
+
+#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/io/audio.h"
@@ -27,7 +27,8 @@ class MediaTest : public ::testing::Test {
 
   std::filesystem::path file(const std::string& name, std::string_view contents) const {
     const std::filesystem::path path = folder_ / name;
-    std::ofstream(path, std::ios::binary).write(contents.data(), static_cast<std::streamsize>(contents.size()));
+    std::ofstream(path, std::ios::binary)
+        .write(contents.data(), static_cast<std::streamsize>(contents.size()));
     return path;
   }
   static std::string contents(const std::filesystem::path& path) {
@@ -57,8 +58,9 @@ inline io::Audio sine(int sample_rate, int64_t length, int64_t channels, double 
   io::Audio audio{Array::zeros(DType::kF32, {length, channels}), sample_rate};
   for (int64_t t = 0; t < length; ++t) {
     for (int64_t c = 0; c < channels; ++c) {
-      audio.samples.mutable_data<float>()[t * channels + c] = static_cast<float>(
-          amplitude * std::sin(2.0 * 3.14159265358979 * 440.0 * static_cast<double>((c + 1) * t) / sample_rate));
+      audio.samples.mutable_data<float>()[t * channels + c] =
+          static_cast<float>(amplitude * std::sin(2.0 * 3.14159265358979 * 440.0 *
+                                                  static_cast<double>((c + 1) * t) / sample_rate));
     }
   }
   return audio;

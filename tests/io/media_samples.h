@@ -4,8 +4,8 @@
 #include <string_view>
 
 // Tiny files in formats this project reads but does not write, in base 64. The pictures show
-// (25 x, 40 y, 200 - 12 x) on 10 x 6 pixels and were encoded by Pillow 13; the sounds are 0.1 s of a
-// 400 Hz sine of amplitude 0.5 at 8 kHz, encoded by FFmpeg 5.1.
+// (25 x, 40 y, 200 - 12 x) on 10 x 6 pixels and were encoded by Pillow 13; the sounds are 0.1 s of
+// a 400 Hz sine of amplitude 0.5 at 8 kHz, encoded by FFmpeg 5.1.
 namespace perceiver::test {
 
 inline std::string from_base64(std::string_view text) {

@@ -1,8 +1,8 @@
 #include "perceiver/io/video.h"
 
-#include <gmock/gmock.h>
-
 #include <cstring>
+
+#include <gmock/gmock.h>
 
 #include "media_fixture.h"
 #include "perceiver/io/image.h"
@@ -67,12 +67,14 @@ TEST_F(VideoTest, OddSidesAreRepeatedToEven) {
 
 TEST_F(VideoTest, StartStepAndMaximumChooseFrames) {
   write_mp4(folder_ / "a.mp4", film(10, 32, 32), 10.0);
-  const Video part = read_video(folder_ / "a.mp4", {.start_seconds = 0.3, .max_frames = 3, .frame_step = 2});
+  const Video part =
+      read_video(folder_ / "a.mp4", {.start_seconds = 0.3, .max_frames = 3, .frame_step = 2});
   ASSERT_EQ(part.seconds.size(), 3u);
   EXPECT_NEAR(part.seconds[0], 0.3, 1e-6);
   EXPECT_NEAR(part.seconds[2], 0.7, 1e-6);
   EXPECT_NEAR(value_at(part.frames, 0, 16, 24, 1), 100, 4);
-  EXPECT_THAT(failure([&] { read_video(folder_ / "a.mp4", {.start_seconds = 99.0}); }), HasSubstr("no frame"));
+  EXPECT_THAT(failure([&] { read_video(folder_ / "a.mp4", {.start_seconds = 99.0}); }),
+              HasSubstr("no frame"));
   EXPECT_THAT(failure([&] { read_video(folder_ / "a.mp4", {.frame_step = 0}); }), StartsWith("1 "));
 }
 
@@ -93,39 +95,59 @@ TEST_F(VideoTest, TruncatedAndDamagedFilmsAreErrors) {
   write_mp4(folder_ / "a.mp4", film(5, 32, 32), 10.0);
   const std::string whole = contents(folder_ / "a.mp4");
   for (const size_t length : {whole.size() - 1, whole.size() / 2, size_t{40}, size_t{9}}) {
-    EXPECT_THAT(failure([&] { read_video(file("cut.mp4", whole.substr(0, length))); }), StartsWith("3 ")) << length;
+    EXPECT_THAT(failure([&] { read_video(file("cut.mp4", whole.substr(0, length))); }),
+                StartsWith("3 "))
+        << length;
   }
   for (size_t i = 0; i < whole.size(); i += 7) {
     std::string bytes = whole;
     bytes[i] = static_cast<char>(bytes[i] ^ 0xFF);
-    failure([&] { read_video(file("flipped.mp4", bytes), {.max_frames = 8, .limits = {1 << 16, 1 << 20}}); });
+    failure([&] {
+      read_video(file("flipped.mp4", bytes), {.max_frames = 8, .limits = {1 << 16, 1 << 20}});
+    });
   }
 }
 
 TEST_F(VideoTest, SaysWhatElseItFoundAndKeepsLimits) {
   EXPECT_THAT(failure([&] { probe_video(file("a.mp4", "text")); }), HasSubstr("plain text"));
-  EXPECT_THAT(failure([&] { probe_video(file("a.mkv", "\x1a\x45\xdf\xa3")); }), AllOf(StartsWith("4 "), HasSubstr("Matroska")));
+  EXPECT_THAT(failure([&] { probe_video(file("a.mkv", "\x1a\x45\xdf\xa3")); }),
+              AllOf(StartsWith("4 "), HasSubstr("Matroska")));
   write_mp4(folder_ / "b.mp4", film(5, 32, 32), 10.0);
-  EXPECT_THAT(failure([&] { read_video(folder_ / "b.mp4", {.limits = {1023, 1 << 20}}); }), HasSubstr("limit"));
-  EXPECT_THAT(failure([&] { read_video(folder_ / "b.mp4", {.limits = {1024, 4000}}); }), HasSubstr("more than 4000"));
+  EXPECT_THAT(failure([&] {
+                read_video(folder_ / "b.mp4", {.limits = {1023, 1 << 20}});
+              }),
+              HasSubstr("limit"));
+  EXPECT_THAT(failure([&] {
+                read_video(folder_ / "b.mp4", {.limits = {1024, 4000}});
+              }),
+              HasSubstr("more than 4000"));
 }
 
 TEST_F(VideoTest, RefusesWhatIsNoFilmAndLeavesNothing) {
-  EXPECT_THAT(failure([&] { write_mp4(folder_ / "a.mp4", Array::zeros(DType::kU8, {0, 4, 4, 3}), 25.0); }), StartsWith("2 "));
+  EXPECT_THAT(failure([&] {
+                write_mp4(folder_ / "a.mp4", Array::zeros(DType::kU8, {0, 4, 4, 3}), 25.0);
+              }),
+              StartsWith("2 "));
   EXPECT_THAT(failure([&] { write_mp4(folder_ / "a.mp4", film(1, 8, 8), 0.0); }), StartsWith("1 "));
-  EXPECT_THAT(failure([&] { write_mp4(folder_ / "a.mp4", film(1, 32, 32), 25.0, sine(8000, 100, 3)); }), StartsWith("2 "));
-  EXPECT_THAT(failure([&] { write_mp4(folder_ / "no" / "a.mp4", film(1, 32, 32), 25.0); }), StartsWith("5 "));
+  EXPECT_THAT(
+      failure([&] { write_mp4(folder_ / "a.mp4", film(1, 32, 32), 25.0, sine(8000, 100, 3)); }),
+      StartsWith("2 "));
+  EXPECT_THAT(failure([&] { write_mp4(folder_ / "no" / "a.mp4", film(1, 32, 32), 25.0); }),
+              StartsWith("5 "));
   EXPECT_EQ(entries(), 0u);
 }
 
 TEST_F(VideoTest, EqualsTorchcodecsReferenceFrames) {
   PERCEIVER_SHARED_OR_SKIP(folder, "data/video");
   const std::string name = "nasa_13013.mp4";
-  for (const auto& [start, png] : {std::pair{0.0, ".stream3.frame000000.png"}, {1.1678, ".stream3.frame000035.png"}}) {
+  for (const auto& [start, png] :
+       {std::pair{0.0, ".stream3.frame000000.png"}, {1.1678, ".stream3.frame000035.png"}}) {
     const Video video = read_video(folder / name, {.start_seconds = start, .max_frames = 1});
     const Image wanted = to_rgb(read_image(folder / (name + png)));
     ASSERT_EQ(video.frames.numel(), wanted.pixels.numel());
-    EXPECT_EQ(std::memcmp(video.frames.bytes(), wanted.pixels.bytes(), static_cast<size_t>(wanted.pixels.nbytes())), 0);
+    EXPECT_EQ(std::memcmp(video.frames.bytes(), wanted.pixels.bytes(),
+                          static_cast<size_t>(wanted.pixels.nbytes())),
+              0);
   }
 }
 
@@ -135,7 +157,8 @@ TEST_F(VideoTest, ReadsEveryFrameOfTheSharedClips) {
   for (VideoReader reader(folder / "ucf101_ApplyEyeMakeup.avi"); reader.next(); ++count) {
   }
   EXPECT_EQ(count, 164);
-  EXPECT_EQ(read_video(folder / "realshort.mp4").frames.shape(), (std::vector<int64_t>{36, 240, 320, 3}));
+  EXPECT_EQ(read_video(folder / "realshort.mp4").frames.shape(),
+            (std::vector<int64_t>{36, 240, 320, 3}));
 }
 
 }  // namespace

@@ -34,8 +34,8 @@ Image make_image(Array pixels);
 
 /// Refusals made from the header alone, before any memory is taken for pixels.
 struct ImageLimits {
-  int64_t max_pixels = int64_t{1} << 28;    ///< width * height
-  int64_t max_side = 65535;                 ///< width and height each
+  int64_t max_pixels = int64_t{1} << 28;  ///< width * height
+  int64_t max_side = 65535;               ///< width and height each
   uint64_t max_file_bytes = uint64_t{1} << 30;
 };
 
@@ -50,10 +50,10 @@ struct ReadImageOptions {
 ///
 /// PNG pixels equal PIL's in every level. JPEG chroma is upsampled and turned into RGB exactly as
 /// libjpeg-turbo does it; its integer inverse DCT is replaced by FFmpeg's floating-point one, which
-/// moves about 1.2 % of the decoded samples by one level: against PIL 13 at most 3 levels in RGB and
-/// 1.0 to 4.5 % of values changed on 150 pictures of all kinds and samplings.
-/// A colour key (tRNS of a grey or RGB PNG) is ignored; a palette with tRNS gives RGBA. Colour
-/// profiles and gamma are not applied.
+/// moves about 1.2 % of the decoded samples by one level: against PIL 13 at most 3 levels in RGB
+/// and 1.0 to 4.5 % of values changed on 150 pictures of all kinds and samplings. A colour key
+/// (tRNS of a grey or RGB PNG) is ignored; a palette with tRNS gives RGBA. Colour profiles and
+/// gamma are not applied.
 /// @throws Error(kIo) unreadable; Error(kFormat) truncated, damaged, over a limit or not a picture;
 ///         Error(kUnsupported) another picture format, or a variant not implemented
 Image read_image(const std::filesystem::path& path, const ReadImageOptions& options = {});

@@ -14,7 +14,7 @@ namespace perceiver::io {
 
 /// What a film file says about its best picture stream, before decoding it.
 struct VideoInfo {
-  int64_t width = 0;             ///< as shown, after rotation
+  int64_t width = 0;  ///< as shown, after rotation
   int64_t height = 0;
   double frames_per_second = 0;  ///< average; 0 = unknown
   double seconds = 0;            ///< 0 = unknown
@@ -55,9 +55,9 @@ class VideoReader {
 
   const VideoInfo& info() const;
 
-  /// The next frame, or nothing after the last. Colours follow the file's matrix and range; where it
-  /// states none, BT.601 limited range (FFmpeg's and OpenCV's reading). Equal to `ffmpeg -pix_fmt
-  /// rgb24` and torchcodec in every level on the films tested.
+  /// The next frame, or nothing after the last. Colours follow the file's matrix and range; where
+  /// it states none, BT.601 limited range (FFmpeg's and OpenCV's reading). Equal to `ffmpeg
+  /// -pix_fmt rgb24` and torchcodec in every level on the films tested.
   /// @throws Error(kFormat) damaged data, or a frame of another size than the first
   std::optional<VideoFrame> next();
 

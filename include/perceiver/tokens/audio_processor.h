@@ -8,11 +8,12 @@ namespace perceiver::tokens {
 
 /// What the released multimodal model hears; resampling to this rate is the reader's work
 /// (perceiver::io::ReadAudioOptions).
-constexpr int kModelSampleRate = 48000;            ///< Hz
-constexpr int64_t kModelSamplesPerFrame = 1920;    ///< at 25 frames per second
-constexpr int64_t kModelAudioSamples = 30720;      ///< 16 frames
+constexpr int kModelSampleRate = 48000;          ///< Hz
+constexpr int64_t kModelSamplesPerFrame = 1920;  ///< at 25 frames per second
+constexpr int64_t kModelAudioSamples = 30720;    ///< 16 frames
 
-/// Exactly `length` samples from `begin` on: longer sound is cut, shorter sound followed by silence.
+/// Exactly `length` samples from `begin` on: longer sound is cut, shorter sound followed by
+/// silence.
 /// @param samples  [T, channels] F32
 /// @return         [length, channels] F32
 /// @throws Error(kShape); Error(kArgument) for a negative begin or a length below 1

@@ -15,14 +15,14 @@ struct TileSize {
   bool operator==(const TileSize&) const = default;
 };
 
-constexpr int64_t kFlowTileOverlap = 20;     ///< pixels two neighbouring tiles share at least
-constexpr float kFlowScaleFactor = 20.0F;    ///< model output times this = pixels
+constexpr int64_t kFlowTileOverlap = 20;   ///< pixels two neighbouring tiles share at least
+constexpr float kFlowScaleFactor = 20.0F;  ///< model output times this = pixels
 
 /// Upper left corner of a tile in the frame.
 struct Tile {
   int64_t y = 0, x = 0;
-  /// How often DeepMind's grid holds this tile; where the last step lands on an earlier tile it counts
-  /// twice in the blend, and is run once.
+  /// How often DeepMind's grid holds this tile; where the last step lands on an earlier tile it
+  /// counts twice in the blend, and is run once.
   int64_t count = 1;
   bool operator==(const Tile&) const = default;
 };
@@ -44,8 +44,8 @@ Array normalize_frame(const Array& frame);
 /// @param frame  [H, W, C], any dtype; returned as it is when large enough
 Array pad_to_tile(const Array& frame, const TileSize& tile = {});
 
-/// Model input of one tile of a pair: both frames cut, then the 3x3 surroundings of every pixel, zeros
-/// beyond the tile.
+/// Model input of one tile of a pair: both frames cut, then the 3x3 surroundings of every pixel,
+/// zeros beyond the tile.
 /// @param first, second  [H, W, 3] F32 normalised frames of one size, at least as large as a tile
 /// @return               [1, 2, tile.height, tile.width, 27] F32, channels (ph, pw, c)
 /// @throws Error(kShape) when the frames differ in size or do not hold the tile
@@ -63,8 +63,8 @@ Array extract_patches(const Array& images, const std::vector<int64_t>& sizes,
                       const std::vector<int64_t>& strides, const std::vector<int64_t>& rates,
                       PatchPadding padding);
 
-/// Weight of each pixel of a tile in the blend, a pyramid: min(distance to the nearest vertical edge,
-/// to the nearest horizontal edge), counted from 1. @return [height, width] F32
+/// Weight of each pixel of a tile in the blend, a pyramid: min(distance to the nearest vertical
+/// edge, to the nearest horizontal edge), counted from 1. @return [height, width] F32
 Array flow_tile_weights(const TileSize& tile = {});
 
 /// Puts the flows of overlapping tiles together: sum of weight times flow over sum of weights.
@@ -83,7 +83,7 @@ class FlowBlender {
   int64_t frame_height_, frame_width_, width_, height_;
   TileSize tile_;
   Array weights_;
-  std::vector<double> sums_;     ///< [height, width, 2]
+  std::vector<double> sums_;         ///< [height, width, 2]
   std::vector<double> weight_sums_;  ///< [height, width]
 };
 

@@ -10,13 +10,20 @@
 namespace perceiver::tokens {
 
 /// Resampling filters by PIL's numbers, as `preprocessor_config.json` writes them.
-enum class ResampleFilter : int { kLanczos = 1, kBilinear = 2, kBicubic = 3, kBox = 4, kHamming = 5 };
+enum class ResampleFilter : int {
+  kLanczos = 1,
+  kBilinear = 2,
+  kBicubic = 3,
+  kBox = 4,
+  kHamming = 5
+};
 
 /// Whose resizing is reproduced.
 enum class ResizeStyle {
-  kPil,         ///< antialiased; width first, each pass rounded to 8 bits: transformers' PIL backend
-  kOpenCv,      ///< cv2.resize on 8 bits, no antialiasing: DeepMind's colab (INTER_CUBIC, a = -0.75)
-  kTensorFlow,  ///< tf.image.resize on floats, no antialiasing, not clamped: DeepMind's training input
+  kPil,     ///< antialiased; width first, each pass rounded to 8 bits: transformers' PIL backend
+  kOpenCv,  ///< cv2.resize on 8 bits, no antialiasing: DeepMind's colab (INTER_CUBIC, a = -0.75)
+  kTensorFlow,  ///< tf.image.resize on floats, no antialiasing, not clamped: DeepMind's training
+                ///< input
 };
 
 /// Where the central crop starts when the border is odd.
@@ -30,8 +37,8 @@ struct ImageSize {
   bool operator==(const ImageSize&) const = default;
 };
 
-/// Everything of `preprocessor_config.json`, with transformers' PerceiverImageProcessor defaults, and
-/// the two switches that select DeepMind's variants (not part of that file).
+/// Everything of `preprocessor_config.json`, with transformers' PerceiverImageProcessor defaults,
+/// and the two switches that select DeepMind's variants (not part of that file).
 struct ImageProcessorConfig {
   bool do_center_crop = true;
   bool do_resize = true;
@@ -49,8 +56,8 @@ struct ImageProcessorConfig {
   bool operator==(const ImageProcessorConfig&) const = default;
 };
 
-/// Reads a `preprocessor_config.json`: sizes as one integer, [height, width] or an object. Keys that
-/// only name classes or describe the caller's side are skipped (image_processor_type,
+/// Reads a `preprocessor_config.json`: sizes as one integer, [height, width] or an object. Keys
+/// that only name classes or describe the caller's side are skipped (image_processor_type,
 /// feature_extractor_type, processor_class, data_format "channels_first", ...); `do_pad: true` and
 /// every unknown key are errors.
 /// @param where  file name for messages
@@ -60,8 +67,9 @@ ImageProcessorConfig image_processor_config_from_json(const Json& json, const st
 /// The same keys transformers writes. @throws Error(kArgument) for one of DeepMind's variants
 Json image_processor_config_to_json(const ImageProcessorConfig& config);
 
-/// One picture ready for a vision model: central crop, resize, scale, normalise, each as configured.
-/// With the PIL style equal to transformers' PIL backend in every 8-bit level and float.
+/// One picture ready for a vision model: central crop, resize, scale, normalise, each as
+/// configured. With the PIL style equal to transformers' PIL backend in every 8-bit level and
+/// float.
 /// @param image  [H, W, C] U8
 /// @return       [size.height, size.width, C] F32 (H, W of the input where nothing resizes)
 /// @throws Error(kShape) for another rank or dtype, or a channel count that the mean does not fit;

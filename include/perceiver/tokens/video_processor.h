@@ -10,11 +10,12 @@ namespace perceiver::tokens {
 struct VideoProcessorConfig {
   int64_t num_frames = 16;  ///< the first ones of the clip; 0 keeps all
   int64_t size = 224;       ///< side of the square in pixels
-  bool repeat_last = false;  ///< a clip that is too short shows its last frame on; else it is an error
+  bool repeat_last =
+      false;  ///< a clip that is too short shows its last frame on; else it is an error
 };
 
-/// Central square of each frame (x / 2 - side / 2 from the left, as DeepMind's colab cuts it), resized
-/// to `size` bilinearly without antialiasing as OpenCV does it in 8 bits, then level / 255.
+/// Central square of each frame (x / 2 - side / 2 from the left, as DeepMind's colab cuts it),
+/// resized to `size` bilinearly without antialiasing as OpenCV does it in 8 bits, then level / 255.
 /// @param frames  [T, H, W, 3] U8
 /// @return        [num_frames, size, size, 3] F32 in [0, 1]
 /// @throws Error(kShape); Error(kArgument) naming both numbers when the clip is too short
