@@ -36,4 +36,8 @@ function(perceiver_program name)
   add_executable(${name} ${sources})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
   target_link_libraries(${name} PRIVATE ${ARG_NEEDS} perceiver_warnings)
+  # CMake drops run paths below the build folder on install, where `make setup` puts LibTorch.
+  if(PERCEIVER_TORCH_LIBRARY_DIR)
+    set_target_properties(${name} PROPERTIES INSTALL_RPATH "${PERCEIVER_TORCH_LIBRARY_DIR}")
+  endif()
 endfunction()
