@@ -1,0 +1,249 @@
+#include "perceiver/train/train.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/file.h"
+#include "perceiver/base/str.h"
+#include "perceiver/io/safetensors.h"
+#include "perceiver/tasks/bundle.h"
+#include "train/initial.h"
+#include "train/tiny.h"
+
+namespace perceiver::train {
+namespace {
+
+using test::image_recipe;
+using test::language_recipe;
+using test::TemporaryFolder;
+
+constexpr uint64_t kAnySize = uint64_t{1} << 30;
+
+class Training : public ::testing::Test {
+ protected:
+  Training() {
+    test::write_pictures(folder_, "train", 40);
+    test::write_pictures(folder_, "test", 20);
+    std::string text;
+    for (int i = 0; i < 300; ++i) {
+      text += "the cat sat on the mat.\n";
+    }
+    test::write_bytes(folder_ / "text", text);
+  }
+
+  Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
+
+  TrainResult run(const Json& json, const std::string& out, int64_t stop_after = 0, bool resume = false) {
+    const Recipe recipe = read(json);
+    std::atomic<bool> stop{false};
+    TrainOptions options;
+    options.out = folder_ / out;
+    options.resume = resume;
+    options.num_threads = 1;
+    options.stop = &stop;
+    options.on_step = [&](const StepRecord& record) {
+      losses_.push_back(record.loss);
+      stop = stop || record.step == stop_after;
+    };
+    return train(recipe, options);
+  }
+
+  std::string bytes_of(const std::string& name) { return read_file(folder_ / name, kAnySize); }
+
+  TemporaryFolder folder_;
+  std::vector<double> losses_;
+};
+
+TEST_F(Training, LanguageModelLearnsALine) {
+  const TrainResult result = run(language_recipe(), "out");
+  EXPECT_EQ(result.steps, 30);
+  EXPECT_LT(losses_.back(), 0.7 * losses_.front());
+  ASSERT_EQ(result.metrics.size(), 6U);
+  EXPECT_EQ(result.metrics[0].first, "byte_bits");
+  EXPECT_LT(result.metrics[0].second, 5.5);
+  EXPECT_GT(result.metrics[2].second, 100);
+}
+
+TEST_F(Training, ClassifierLearnsLeftFromRight) {
+  Json json = image_recipe();
+  json["steps"] = 60;
+  const TrainResult result = run(json, "out");
+  EXPECT_EQ(result.metrics[0].first, "accuracy");
+  EXPECT_EQ(result.metrics[0].second, 1);
+}
+
+TEST_F(Training, EqualRunsAreEqualBitForBit) {
+  run(image_recipe(), "a");
+  run(image_recipe(), "b");
+  EXPECT_EQ(bytes_of("a/training/checkpoint.safetensors"), bytes_of("b/training/checkpoint.safetensors"));
+  Json other = image_recipe();
+  other["seed"] = 4;
+  run(other, "c");
+  EXPECT_NE(bytes_of("a/model.safetensors"), bytes_of("c/model.safetensors"));
+}
+
+TEST_F(Training, AResumedRunEqualsAnUninterruptedOneBitForBit) {
+  for (const Json& json : {image_recipe(), language_recipe()}) {
+    const std::string name = json["name"];
+    run(json, name + "-straight");
+    for (const int64_t stop : {1, 5}) {
+      const std::string out = cat(name, "-broken-", stop);
+      const TrainResult stopped = run(json, out, stop);
+      EXPECT_TRUE(stopped.stopped);
+      EXPECT_EQ(stopped.steps, stop + 1);  // asked after step `stop`, seen after the next
+      EXPECT_FALSE(std::filesystem::exists(folder_ / out / "model.safetensors"));
+      EXPECT_FALSE(run(json, out, 0, true).stopped);
+      EXPECT_EQ(bytes_of(name + "-straight/model.safetensors"), bytes_of(out + "/model.safetensors"));
+      EXPECT_EQ(bytes_of(name + "-straight/training/checkpoint.safetensors"),
+                bytes_of(out + "/training/checkpoint.safetensors"));
+    }
+  }
+}
+
+TEST_F(Training, ResumeRefusesAnotherRecipe) {
+  run(image_recipe(), "out", 2);
+  Json other = image_recipe();
+  other["optimiser"]["learning_rate"] = 0.5;
+  EXPECT_THROW(run(other, "out", 0, true), Error);
+  Json renamed = image_recipe();
+  renamed["description"] = "changes nothing";
+  EXPECT_EQ(run(renamed, "out", 0, true).steps, 12);
+}
+
+TEST_F(Training, ResumeNamesADamagedCheckpoint) {
+  run(image_recipe(), "out", 2);
+  const auto path = folder_ / "out/training/checkpoint.safetensors";
+  io::Metadata metadata;
+  ArrayMap arrays;
+  for (const auto& [name, array] : io::read_safetensors(path, &metadata)) {
+    arrays.emplace(name, array.clone());
+  }
+  arrays.erase("model.latents");
+  io::write_safetensors(path, arrays, metadata);
+  try {
+    run(image_recipe(), "out", 0, true);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("model.latents"), std::string::npos) << error.what();
+  }
+  io::write_safetensors(path, arrays, {});
+  EXPECT_THROW(run(image_recipe(), "out", 0, true), Error);
+}
+
+TEST_F(Training, StopsAtALossThatIsNotFiniteNamingTheStep) {
+  Json json = language_recipe();
+  json["optimiser"]["learning_rate"] = 1e30;
+  json["optimiser"]["clip_norm"] = 0;
+  json["schedule"]["warmup_steps"] = 0;
+  json["checkpoint_every"] = 1;
+  try {
+    run(json, "out");
+    FAIL() << "trained with a learning rate of 1e30";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("of step "), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("checkpoint.safetensors"), std::string::npos);
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "out/model.safetensors"));
+}
+
+TEST_F(Training, EvaluateMeasuresWhatTrainReported) {
+  for (Json json : {image_recipe(), language_recipe()}) {
+    json["save_dtype"] = "F16";
+    const std::string out = json["name"];
+    const TrainResult result = run(json, out);
+    const EvalResult measured = evaluate(read(json), folder_ / out);
+    ASSERT_EQ(measured.metrics.size(), result.metrics.size());
+    for (size_t i = 0; i < measured.metrics.size(); ++i) {
+      EXPECT_EQ(measured.metrics[i].first, result.metrics[i].first);
+      EXPECT_DOUBLE_EQ(measured.metrics[i].second, result.metrics[i].second);
+    }
+    EvalOptions three;
+    three.limit = 3;
+    EXPECT_EQ(evaluate(read(json), folder_ / out, three).examples, 3);
+  }
+}
+
+TEST_F(Training, SavesTheAskedDtypeAndThePreprocessor) {
+  Json json = image_recipe();
+  json["save_dtype"] = "BF16";
+  run(json, "out");
+  for (const auto& info : io::list_safetensors(folder_ / "out/model.safetensors")) {
+    EXPECT_EQ(info.dtype, DType::kBF16) << info.name;
+  }
+  const tasks::Bundle bundle = tasks::load_bundle(folder_ / "out");
+  ASSERT_TRUE(bundle.preprocessor.has_value());
+  EXPECT_EQ((*bundle.preprocessor)["image_mean"], Json::array({0.5}));
+}
+
+TEST_F(Training, WritesAHistoryAndTheRecipe) {
+  Json json = image_recipe();
+  json["evaluate_every"] = 4;
+  run(json, "out");
+  EXPECT_EQ(read_json(folder_ / "out/training/recipe.json"), json);
+  const std::string log = bytes_of("out/training/log.jsonl");
+  int with_metrics = 0;
+  int64_t last = 0;
+  for (size_t at = 0; at < log.size(); at = log.find('\n', at) + 1) {
+    const Json line = Json::parse(log.substr(at, log.find('\n', at) - at));
+    with_metrics += line.contains("metrics");
+    EXPECT_GE(line["step"].get<int64_t>(), last);
+    last = line["step"];
+  }
+  EXPECT_EQ(with_metrics, 3);  // steps 4 and 8, and the finished model
+  EXPECT_EQ(last, 12);
+}
+
+TEST_F(Training, RefusesAModelThatDoesNotFitTheDataBeforeTheFirstStep) {
+  const auto expect_refused = [&](const Json& json, const std::string& message) {
+    try {
+      run(json, "out");
+      FAIL() << "trained; wanted: " << message;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
+    }
+    EXPECT_TRUE(losses_.empty());
+  };
+  Json json = image_recipe();
+  json["model"]["spec"]["inputs"][0]["index_dims"] = {5, 4};
+  expect_refused(json, "holds [40, 4, 4, 1], the model's input image needs [n] of [5, 4, 1]");
+  json = image_recipe();
+  json["model"]["spec"]["decoder"]["output_channels"] = 1;
+  expect_refused(json, "label 1 is 1, the model has 1 classes");
+  json = image_recipe();
+  json.erase("preprocessor");
+  expect_refused(json, "preprocessor is missing");
+  json = image_recipe();
+  json["preprocessor"]["image_std"] = {0};
+  expect_refused(json, "image_std holds 0");
+  json = language_recipe();
+  json["data"]["short_minimum"] = 20;
+  expect_refused(json, "data.short_minimum is 20 bytes, the model reads 14");
+  json = image_recipe();
+  json["task"] = "series_classification";
+  json["data"] = Json::object();
+  expect_refused(json, "needs an input with one axis");
+}
+
+TEST_F(Training, LocalAttentionNeedsEqualWidths) {
+  Json json = language_recipe();
+  json["model"]["hugging_face"]["d_latents"] = 24;
+  json["model"]["hugging_face"]["v_channels"] = 24;
+  EXPECT_THROW(initial_weights(read(json)), Error);
+}
+
+TEST_F(Training, InitialWeightsFollowTheRecipe) {
+  const Recipe recipe = read(language_recipe());
+  const ArrayMap weights = initial_weights(recipe);
+  const Array& table = weights.at("inputs." + recipe.model.inputs[0].name + ".position.table");
+  // Row 0 lies at x = -1: sin(-pi f), cos(-pi f) with f = 1 first, amplitude 0.1 sqrt(2).
+  EXPECT_NEAR(table.data<float>()[0], 0, 1e-6);
+  EXPECT_NEAR(table.data<float>()[8], -0.14142136, 1e-6);
+  const Array& query = weights.at("decoder.cross_attend.query.weight");
+  const Array& key = weights.at("decoder.cross_attend.key.weight");
+  EXPECT_TRUE(std::equal(query.data<float>(), query.data<float>() + query.numel(), key.data<float>()));
+}
+
+}  // namespace
+}  // namespace perceiver::train
