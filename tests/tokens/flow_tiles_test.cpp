@@ -1,5 +1,6 @@
 #include "perceiver/tokens/flow_tiles.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include <gmock/gmock.h>
@@ -41,16 +42,24 @@ TEST(FlowTiles, SmallFramesTakeOneTile) {
   EXPECT_THAT(flow_tiles(10, 600), ElementsAre(Tile{0, 0}, Tile{0, 104}));
 }
 
-TEST(FlowTiles, EveryPixelIsCoveredForAnySize) {
-  for (int64_t size = 1; size < 60; ++size) {
-    std::vector<int> covered(static_cast<size_t>(std::max<int64_t>(size, 7)));
-    for (const Tile& tile : flow_tiles(1, size, {1, 7}, 0)) {
-      for (int64_t x = tile.x; x < tile.x + 7; ++x) {
-        covered.at(static_cast<size_t>(x)) = 1;
+TEST(FlowTiles, LieInsideTheFrameAndCoverItForAnySizeAndOverlap) {
+  for (int64_t overlap = 0; overlap < 7; ++overlap) {
+    for (int64_t size = 1; size < 60; ++size) {
+      std::vector<int> covered(static_cast<size_t>(std::max<int64_t>(size, 7)));
+      for (const Tile& tile : flow_tiles(1, size, {1, 7}, overlap)) {
+        ASSERT_LE(tile.x + 7, std::max<int64_t>(size, 7)) << size << " by " << overlap;
+        for (int64_t x = tile.x; x < tile.x + 7; ++x) {
+          covered[static_cast<size_t>(x)] = 1;
+        }
       }
+      EXPECT_EQ(std::count(covered.begin(), covered.end(), 0), 0) << size << " by " << overlap;
     }
-    EXPECT_EQ(std::count(covered.begin(), covered.end(), 0), 0) << size;
   }
+}
+
+TEST(FlowTiles, ARestSmallerThanTheOverlapNeedsNoTileOfItsOwn) {
+  // The colab's grid would put a tile at 476, which reaches to 972.
+  EXPECT_THAT(flow_tiles(368, 960), ElementsAre(Tile{0, 0, 2}, Tile{0, 464, 2}));
 }
 
 TEST(FlowTiles, RefusesImpossibleOverlaps) {

@@ -28,8 +28,8 @@ struct Tile {
 };
 
 /// Tiles that cover a frame, row by row: steps of tile - overlap from 0, the last one moved back so
-/// that it ends with the frame. A frame smaller than a tile in a direction gets one tile there, see
-/// pad_to_tile().
+/// that it ends with the frame (a step before it that would reach beyond is left out; the colab
+/// fails there). A frame smaller than a tile in a direction gets one tile there, see pad_to_tile().
 /// @throws Error(kArgument) for an overlap outside [0, tile) or an empty frame
 std::vector<Tile> flow_tiles(int64_t frame_height, int64_t frame_width, const TileSize& tile = {},
                              int64_t min_overlap = kFlowTileOverlap);
