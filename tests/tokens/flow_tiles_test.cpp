@@ -46,7 +46,7 @@ TEST(FlowTiles, LieInsideTheFrameAndCoverItForAnySizeAndOverlap) {
   for (int64_t overlap = 0; overlap < 7; ++overlap) {
     for (int64_t size = 1; size < 60; ++size) {
       std::vector<int> covered(static_cast<size_t>(std::max<int64_t>(size, 7)));
-      for (const Tile& tile : flow_tiles(1, size, {1, 7}, overlap)) {
+      for (const Tile& tile : flow_tiles(7, size, {7, 7}, overlap)) {
         ASSERT_LE(tile.x + 7, std::max<int64_t>(size, 7)) << size << " by " << overlap;
         for (int64_t x = tile.x; x < tile.x + 7; ++x) {
           covered[static_cast<size_t>(x)] = 1;
