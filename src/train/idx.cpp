@@ -92,19 +92,20 @@ Array read_idx(const std::filesystem::path& path) {
   if (rank == 0 || rank > 8 || bytes.size() < header) {
     throw Error(ErrorCode::kFormat, cat(where, ": IDX header of rank ", rank, " is cut or impossible"));
   }
+  const uint64_t held = bytes.size() - header;
   std::vector<int64_t> shape;
+  uint64_t count = 1;
   for (size_t i = 0; i < rank; ++i) {
     shape.push_back(big_endian(bytes.data() + 4 + 4 * i));
+    // Both factors are below 2^32 as long as the count is one the file can hold.
+    count = count > held ? count : count * static_cast<uint64_t>(shape.back());
   }
-  const int64_t count = element_count(shape);
-  if (static_cast<uint64_t>(count) != bytes.size() - header) {
-    throw Error(ErrorCode::kFormat, cat(where, ": IDX shape ", shape_string(shape), " needs ", count,
-                                        " bytes, the file holds ", bytes.size() - header));
+  if (count != held || count == 0) {
+    throw Error(ErrorCode::kFormat, cat(where, ": IDX shape ", shape_string(shape), " does not fit the ",
+                                        held, " bytes that follow it"));
   }
   Array array = Array::zeros(DType::kU8, std::move(shape));
-  if (count > 0) {
-    std::memcpy(array.mutable_bytes(), bytes.data() + header, static_cast<size_t>(count));
-  }
+  std::memcpy(array.mutable_bytes(), bytes.data() + header, count);
   return array;
 }
 

@@ -50,11 +50,12 @@ TEST(Idx, ReadsPlainAndGzip) {
 TEST(Idx, RefusesWhatTheHeaderContradicts) {
   expect_refused("", "not an IDX file");
   expect_refused("PNG", "not an IDX file");
-  expect_refused(idx({2, 3}, "12345"), "IDX shape [2, 3] needs 6 bytes, the file holds 5");
-  expect_refused(idx({2, 3}, "1234567"), "the file holds 7");
+  expect_refused(idx({2, 3}, "12345"), "IDX shape [2, 3] does not fit the 5 bytes that follow it");
+  expect_refused(idx({2, 3}, "1234567"), "the 7 bytes");
   expect_refused(std::string("\0\0\x08\x02\0\0", 6), "is cut or impossible");
   expect_refused(std::string("\0\0\x0D\x01\0\0\0\1abcd", 12), "IDX type 13");
-  expect_refused(idx({0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF}, "x"), "");
+  expect_refused(idx({0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF}, "x"), "does not fit the 1 bytes");
+  expect_refused(idx({0, 3}, ""), "does not fit the 0 bytes");
 }
 
 TEST(Idx, RefusesDamagedGzip) {
@@ -99,7 +100,7 @@ TEST(Augment, KeepsTheWeightOfAPictureThatStaysInside) {
   }
 }
 
-TEST(Augment, QuarterOfTheStreamDecidesNothingElse) {
+TEST(Augment, SameStreamSamePicture) {
   const std::vector<uint8_t> in{1, 2, 3, 4, 5, 6, 7, 8, 9};
   AugmentSpec spec;
   spec.shift = 1;
