@@ -1,6 +1,7 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -13,8 +14,10 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "Reads a film (MP4, MOV, AVI) and its sound, squeezes both into the latents, writes what comes back\n"
-    "as an MP4 and reports how close it is and what the model takes it for. The released model sees 16\n"
+    "Reads a film (MP4, MOV, AVI) and its sound, squeezes both into the latents, writes what comes "
+    "back\n"
+    "as an MP4 and reports how close it is and what the model takes it for. The released model "
+    "sees 16\n"
     "frames of 224 x 224 at 25 per second and 0.64 s of sound at 48 kHz.";
 
 struct Options {
@@ -26,15 +29,16 @@ struct Options {
 };
 
 // JSON has no infinity.
-Json number_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+Json number_or_null(double value) {
+  return std::isfinite(value) ? Json(value) : Json(nullptr);
+}
 
 void report(const Options& o, const tasks::Clip& clip, const tasks::Reconstruction& made) {
   if (output_mode().json) {
     Json classes = Json::array();
     for (const tasks::Ranked& ranked : made.classes) {
-      classes.push_back({{"index", ranked.index},
-                         {"label", ranked.label},
-                         {"probability", ranked.probability}});
+      classes.push_back(
+          {{"index", ranked.index}, {"label", ranked.label}, {"probability", ranked.probability}});
     }
     print_json({{"input", o.in},
                 {"output", o.out},
@@ -46,7 +50,8 @@ void report(const Options& o, const tasks::Clip& clip, const tasks::Reconstructi
     return;
   }
   std::cout << o.out << ": " << made.frames.size(0) << " frames, video PSNR "
-            << fixed(made.video_psnr, 2) << " dB, sound PSNR " << fixed(made.audio_psnr, 2) << " dB\n";
+            << fixed(made.video_psnr, 2) << " dB, sound PSNR " << fixed(made.audio_psnr, 2)
+            << " dB\n";
   for (const tasks::Ranked& ranked : made.classes) {
     std::cout << "  " << percent(ranked.probability) << "  " << ranked.label << "\n";
   }
@@ -75,8 +80,8 @@ int run(const Options& o) {
 
 void add_autoencode(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("autoencode", "Send a film and its sound through the latents and back",
-                               kDetails);
+  CLI::App* verb =
+      program.add("autoencode", "Send a film and its sound through the latents and back", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("in", o->in, "Film to read")->type_name("FILM")->required();
   verb->add_option("--out,-o", o->out, "MP4 to write")->type_name("FILE")->required();

@@ -1,6 +1,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -16,7 +17,8 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "The model decides: for one that reads pictures, INPUT is a PNG, JPEG or PPM file; for one that\n"
+    "The model decides: for one that reads pictures, INPUT is a PNG, JPEG or PPM file; for one "
+    "that\n"
     "reads text, INPUT is the text itself, or '-' for one text per line of standard input.\n"
     "Without --model: handwritten digits, light on dark (--invert for dark on light).";
 
@@ -90,7 +92,8 @@ void check(const Options& o, const ModelSpec& spec, const std::string& folder) {
 }
 
 int run(const Options& o) {
-  const std::string folder = o.model.model.empty() ? embedded_model("mnist-perceiver") : o.model.model;
+  const std::string folder =
+      o.model.model.empty() ? embedded_model("mnist-perceiver") : o.model.model;
   const ModelSpec spec = tasks::load_spec(folder);
   check(o, spec, folder);
   const bool text = tasks::is_text_classifier(spec);

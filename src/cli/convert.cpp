@@ -1,6 +1,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -17,9 +18,11 @@ namespace {
 
 constexpr const char* kDetails =
     "IN is a model folder (transformers' layout or ours, .bin or .safetensors weights) or one of\n"
-    "DeepMind's Haiku pickles; OUT is the folder to write. A single weights file converts to a single\n"
+    "DeepMind's Haiku pickles; OUT is the folder to write. A single weights file converts to a "
+    "single\n"
     ".safetensors file.\n"
-    "--compat changes how the model computes where transformers and DeepMind differ (docs/quirks.md);\n"
+    "--compat changes how the model computes where transformers and DeepMind differ "
+    "(docs/quirks.md);\n"
     "without it the model keeps computing what it did. Haiku pickles are read, never written.";
 
 struct Options {
@@ -36,8 +39,10 @@ bool is_weights_file(const std::string& path) {
 
 int convert_weights(const Options& o) {
   if (!o.out.ends_with(".safetensors")) {
-    throw UsageError(cat("convert: '", o.in, "' is a weights file, so the output must be a "
-                                             ".safetensors file, not '", o.out, "'"));
+    throw UsageError(cat("convert: '", o.in,
+                         "' is a weights file, so the output must be a "
+                         ".safetensors file, not '",
+                         o.out, "'"));
   }
   tasks::require_writable(o.out);
   const ArrayMap tensors = io::read_checkpoint(o.in);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -14,7 +15,8 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "The two shipped models, an image classifier and a byte-level masked language model, on samples\n"
+    "The two shipped models, an image classifier and a byte-level masked language model, on "
+    "samples\n"
     "they were not trained on. Also writes a page to look at.";
 
 struct Options {
@@ -44,9 +46,8 @@ Json pictures_json(const std::vector<tasks::DemoPicture>& pictures) {
 Json to_json(const tasks::DemoReport& report, const std::string& page) {
   Json lines = Json::array();
   for (const tasks::DemoLine& line : report.lines) {
-    lines.push_back({{"text", line.original},
-                     {"hidden", line.hidden},
-                     {"filled", line.filled.filled}});
+    lines.push_back(
+        {{"text", line.original}, {"hidden", line.hidden}, {"filled", line.filled.filled}});
   }
   return {{"pictures", pictures_json(report.pictures)},
           {"turned", pictures_json(report.turned)},

@@ -1,5 +1,6 @@
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -12,7 +13,8 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "Each literal [MASK] stands for one byte. --hide WORD masks a word for you, --span N makes every\n"
+    "Each literal [MASK] stands for one byte. --hide WORD masks a word for you, --span N makes "
+    "every\n"
     "[MASK] N bytes long. '-' reads one text per line from standard input.\n"
     "Example: perceiver fill-mask \"Nothing is so difficult as to be honest.\" --hide difficult";
 
@@ -89,8 +91,10 @@ void add_fill_mask(Program& program) {
   CLI::App* verb = program.add("fill-mask", "Fill in the hidden bytes of a text", kDetails);
   add_model_options(verb, o->model, "byte-mlm-perceiver");
   verb->add_option("text", o->texts, "Texts with [MASK]s, or '-'")->type_name("TEXT")->required();
-  verb->add_option("--hide", o->hide, "Mask every occurrence of this part")->type_name("WORD")
-      ->take_all()->allow_extra_args(false);
+  verb->add_option("--hide", o->hide, "Mask every occurrence of this part")
+      ->type_name("WORD")
+      ->take_all()
+      ->allow_extra_args(false);
   verb->add_option("--span", o->span, "Bytes one [MASK] stands for")
       ->type_name("N")
       ->capture_default_str()

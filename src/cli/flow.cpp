@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -15,7 +16,8 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "Frames of any one size (PNG, JPEG, PPM) are cut into tiles of the model's size and their flows\n"
+    "Frames of any one size (PNG, JPEG, PPM) are cut into tiles of the model's size and their "
+    "flows\n"
     "blended. --out decides the format by its ending: .flo (Middlebury) or .png (KITTI, 16 bit).\n"
     "--picture writes the usual colour wheel: hue is direction, saturation is speed.";
 
@@ -38,7 +40,8 @@ Summary summarise(const io::Flow& flow) {
   const float* uv = flow.uv.data<float>();
   const int64_t pixels = flow.height() * flow.width();
   for (int64_t i = 0; i < pixels; ++i) {
-    const double length = std::hypot(static_cast<double>(uv[2 * i]), static_cast<double>(uv[2 * i + 1]));
+    const double length =
+        std::hypot(static_cast<double>(uv[2 * i]), static_cast<double>(uv[2 * i + 1]));
     summary.mean += length / static_cast<double>(pixels);
     summary.longest = std::max(summary.longest, length);
   }
@@ -89,8 +92,9 @@ int run(const Options& o) {
                 {"flow", o.out},
                 {"picture", o.picture}});
   } else {
-    std::cout << flow.width() << " x " << flow.height() << ": pixels move " << fixed(summary.mean, 2)
-              << " on average, " << fixed(summary.longest, 2) << " at most\n";
+    std::cout << flow.width() << " x " << flow.height() << ": pixels move "
+              << fixed(summary.mean, 2) << " on average, " << fixed(summary.longest, 2)
+              << " at most\n";
   }
   return 0;
 }
@@ -99,7 +103,8 @@ int run(const Options& o) {
 
 void add_flow(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("flow", "Estimate how each pixel moves between two frames", kDetails);
+  CLI::App* verb =
+      program.add("flow", "Estimate how each pixel moves between two frames", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("first", o->first, "First frame")->type_name("FRAME1")->required();
   verb->add_option("second", o->second, "Second frame")->type_name("FRAME2")->required();

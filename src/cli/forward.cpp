@@ -3,26 +3,29 @@
 #include <chrono>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
+#include "cli/program.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/json.h"
 #include "perceiver/base/str.h"
 #include "perceiver/io/safetensors.h"
 #include "perceiver/tasks/stats.h"
-#include "cli/program.h"
 
 namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
     "Reads named tensors, runs the model, writes its answers: what transformers' forward() does.\n"
-    "Inputs: 'inputs' and 'attention_mask'; multimodal 'inputs.image', 'inputs.audio', 'inputs.label'\n"
+    "Inputs: 'inputs' and 'attention_mask'; multimodal 'inputs.image', 'inputs.audio', "
+    "'inputs.label'\n"
     "and optionally 'subsampled_output_points.image|audio'. Models outside transformers:\n"
     "'inputs.<name>', 'mask.<name>', 'points.<output>', 'queries.<output>', channels last.\n"
     "Answers: 'logits', or 'logits.<output>' when there are several.\n"
-    "A --plan that does not apply to an attention falls back to one that does; the stats say which\n"
+    "A --plan that does not apply to an attention falls back to one that does; the stats say "
+    "which\n"
     "ran. Exit codes: 0 success, 1 the work failed, 2 wrong usage.";
 
 struct Options {
@@ -98,8 +101,8 @@ int run(const Options& o) {
 
 void add_forward(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("forward", "Run a model on tensors: safetensors in, safetensors out",
-                               kDetails);
+  CLI::App* verb =
+      program.add("forward", "Run a model on tensors: safetensors in, safetensors out", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("--inputs,-i", o->inputs, "Tensors to read")->type_name("FILE")->required();
   verb->add_option("--outputs,-o", o->outputs, "Tensors to write")->type_name("FILE")->required();

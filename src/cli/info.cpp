@@ -1,5 +1,6 @@
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -22,22 +23,32 @@ struct Options {
 
 const char* kind_name(InputKind kind) {
   switch (kind) {
-    case InputKind::kText: return "text";
-    case InputKind::kGrid: return "grid";
-    case InputKind::kLabel: return "label";
-    case InputKind::kSet: return "set";
+    case InputKind::kText:
+      return "text";
+    case InputKind::kGrid:
+      return "grid";
+    case InputKind::kLabel:
+      return "label";
+    case InputKind::kSet:
+      return "set";
   }
   return "";
 }
 
 const char* query_name(QueryKind kind) {
   switch (kind) {
-    case QueryKind::kLearned: return "learned";
-    case QueryKind::kFourier: return "Fourier positions";
-    case QueryKind::kInputTokens: return "input tokens";
-    case QueryKind::kInputContent: return "input content";
-    case QueryKind::kCoordinates: return "given coordinates";
-    case QueryKind::kCaller: return "given vectors";
+    case QueryKind::kLearned:
+      return "learned";
+    case QueryKind::kFourier:
+      return "Fourier positions";
+    case QueryKind::kInputTokens:
+      return "input tokens";
+    case QueryKind::kInputContent:
+      return "input content";
+    case QueryKind::kCoordinates:
+      return "given coordinates";
+    case QueryKind::kCaller:
+      return "given vectors";
   }
   return "";
 }
@@ -70,7 +81,8 @@ int list_presets() {
 std::string process_text(const EncoderSpec& encoder) {
   std::string text = cat(encoder.num_self_attends_per_block, " self-attends");
   if (encoder.num_blocks > 1) {
-    text += cat(" x ", encoder.num_blocks, encoder.share_blocks ? " blocks sharing weights" : " blocks");
+    text += cat(" x ", encoder.num_blocks,
+                encoder.share_blocks ? " blocks sharing weights" : " blocks");
   }
   if (encoder.num_cross_attends > 1) {
     text += cat(", inputs read ", encoder.num_cross_attends, " times");
@@ -139,9 +151,10 @@ void print_cost(const ModelCost& cost) {
                stage.score_bytes > 0 ? byte_size(stage.score_bytes) : ""});
   }
   table.add({"total", grouped(cost.parameters), metric(cost.flops)});
-  std::cout << table.text()
-            << "\nFLOP per forward at batch 1, multiply and add counted separately. Scores are worked\n"
-               "on in tiles; no score matrix is ever whole.\n";
+  std::cout
+      << table.text()
+      << "\nFLOP per forward at batch 1, multiply and add counted separately. Scores are worked\n"
+         "on in tiles; no score matrix is ever whole.\n";
 }
 
 int run(const Options& o) {
@@ -163,7 +176,8 @@ int run(const Options& o) {
   }
   std::cout << (spec.name.empty() ? std::string("model") : printable(spec.name)) << ": "
             << grouped(cost.parameters) << " parameters"
-            << (spec.architecture.empty() ? "" : ", transformers class " + spec.architecture) << "\n"
+            << (spec.architecture.empty() ? "" : ", transformers class " + spec.architecture)
+            << "\n"
             << spec.encoder.num_latents << " latents x " << spec.encoder.latent_channels
             << " channels; " << process_text(spec.encoder) << "\n\n";
   print_shapes(spec, shape);
@@ -176,12 +190,15 @@ int run(const Options& o) {
 
 void add_info(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add(
-      "info", "Describe a model: what it reads and answers, its size, work and memory",
-      "Without --model and --preset: the list of presets.");
+  CLI::App* verb =
+      program.add("info", "Describe a model: what it reads and answers, its size, work and memory",
+                  "Without --model and --preset: the list of presets.");
   CLI::Option* model =
-      verb->add_option("--model,-m,model", o->model, "Model folder or Haiku pickle")->type_name("DIR");
-  verb->add_option("--preset", o->preset, "A built-in description")->type_name("NAME")->excludes(model);
+      verb->add_option("--model,-m,model", o->model, "Model folder or Haiku pickle")
+          ->type_name("DIR");
+  verb->add_option("--preset", o->preset, "A built-in description")
+      ->type_name("NAME")
+      ->excludes(model);
   verb->add_option("--num-outputs", o->outputs, "Count the work of so many decoded rows")
       ->type_name("N")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));

@@ -1,5 +1,6 @@
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -14,8 +15,10 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "Writes a model with random weights: transformers' layout where transformers has a class for it,\n"
-    "else spec.json beside model.safetensors. The same seed gives the same bytes on every machine.\n"
+    "Writes a model with random weights: transformers' layout where transformers has a class for "
+    "it,\n"
+    "else spec.json beside model.safetensors. The same seed gives the same bytes on every "
+    "machine.\n"
     "--spec takes our spec file or a Hugging Face config.json.";
 
 struct Options {
@@ -71,15 +74,18 @@ int run(const Options& o) {
 void add_init(Program& program) {
   auto o = std::make_shared<Options>();
   CLI::App* verb = program.add("init", "Make a model with random weights", kDetails);
-  CLI::Option* preset = verb->add_option("--preset", o->preset, "A built-in description")
-                            ->type_name("NAME");
+  CLI::Option* preset =
+      verb->add_option("--preset", o->preset, "A built-in description")->type_name("NAME");
   verb->add_option("--spec", o->spec, "A spec file or a Hugging Face config.json")
       ->type_name("FILE")
       ->excludes(preset);
-  verb->add_option("--seed", o->seed, "Seed of the random weights")->type_name("S")->capture_default_str();
-  verb->add_option("--init", o->init,
-                   "Scheme: transformers (normal 0.02), deepmind, or auto: transformers for its own "
-                   "classes, else deepmind")
+  verb->add_option("--seed", o->seed, "Seed of the random weights")
+      ->type_name("S")
+      ->capture_default_str();
+  verb->add_option(
+          "--init", o->init,
+          "Scheme: transformers (normal 0.02), deepmind, or auto: transformers for its own "
+          "classes, else deepmind")
       ->type_name("NAME")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "transformers", "deepmind"}));

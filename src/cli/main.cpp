@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "cli/output.h"
+#include "cli/program.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "cli/program.h"
 
 namespace {
 
@@ -20,7 +20,9 @@ constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
 // LibTorch's messages carry a stack trace after the first line.
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
+}
 
 std::vector<std::string> verb_names(const Program& program) {
   std::vector<std::string> names;

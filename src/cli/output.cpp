@@ -1,7 +1,5 @@
 #include "cli/output.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -9,6 +7,8 @@
 #include <cstdio>
 #include <cstring>
 #include <iostream>
+#include <unistd.h>
+
 #include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
@@ -99,7 +99,9 @@ ProgressBar::ProgressBar()
       start_(std::chrono::steady_clock::now()),
       last_(start_) {}
 
-ProgressBar::~ProgressBar() { clear(); }
+ProgressBar::~ProgressBar() {
+  clear();
+}
 
 void ProgressBar::clear() {
   if (drawn_) {
@@ -147,13 +149,17 @@ std::string grouped(int64_t value) {
   return digits;
 }
 
-std::string metric(double value) { return scaled(value, 1000, {"", " k", " M", " G", " T", " P"}); }
+std::string metric(double value) {
+  return scaled(value, 1000, {"", " k", " M", " G", " T", " P"});
+}
 
 std::string byte_size(double bytes) {
   return scaled(bytes, 1024, {" B", " KiB", " MiB", " GiB", " TiB", " PiB"});
 }
 
-std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
+std::string percent(double share) {
+  return fixed(100 * share, 1) + " %";
+}
 
 std::string fixed(double value, int digits) {
   std::array<char, 64> buffer{};

@@ -27,7 +27,8 @@ void note(const std::string& line);
 /// Flushes stdout. @throws Error(kIo) when something printed got lost (full disk)
 void finish_output();
 
-/// Rows of cells, columns aligned by width as shown. Numbers are right-aligned when `right` says so.
+/// Rows of cells, columns aligned by width as shown. Numbers are right-aligned when `right` says
+/// so.
 class Table {
  public:
   explicit Table(std::vector<std::string> header, std::vector<bool> right = {});
@@ -39,7 +40,8 @@ class Table {
   std::vector<bool> right_;
 };
 
-/// A line on stderr that redraws itself: only on a terminal, and only once work has lasted a moment.
+/// A line on stderr that redraws itself: only on a terminal, and only once work has lasted a
+/// moment.
 class ProgressBar {
  public:
   ProgressBar();

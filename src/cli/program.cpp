@@ -99,17 +99,18 @@ std::string models_folder() {
       return place.lexically_normal().string();
     }
   }
-  throw Error(ErrorCode::kIo, cat("the shipped models were not found in ",
-                                  places[0].lexically_normal().string(), " or ",
-                                  places[1].lexically_normal().string(), "; name one by --model"));
+  throw Error(ErrorCode::kIo,
+              cat("the shipped models were not found in ", places[0].lexically_normal().string(),
+                  " or ", places[1].lexically_normal().string(), "; name one by --model"));
 }
 
 std::string embedded_model(const std::string& name) {
   const fs::path path = fs::path(models_folder()) / name;
   std::error_code failure;
   if (!fs::is_directory(path, failure)) {
-    throw Error(ErrorCode::kIo, cat(path.string(), ": the shipped model is missing; name one by "
-                                                   "--model"));
+    throw Error(ErrorCode::kIo, cat(path.string(),
+                                    ": the shipped model is missing; name one by "
+                                    "--model"));
   }
   return path.string();
 }

@@ -1,9 +1,10 @@
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <functional>
 #include <stdexcept>
 #include <string>
+
+#include <CLI/CLI.hpp>
 
 #include "perceiver/tasks/bundle.h"
 
@@ -21,7 +22,8 @@ class Program {
   Program();
 
   /// A new verb with --json and --quiet. `details` follows the options in its help.
-  CLI::App* add(const std::string& name, const std::string& summary, const std::string& details = "");
+  CLI::App* add(const std::string& name, const std::string& summary,
+                const std::string& details = "");
   /// What to do when `verb` was chosen; returns the exit code.
   void on(CLI::App* verb, std::function<int()> action);
 

@@ -4,6 +4,7 @@
 #include <csignal>
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -17,12 +18,15 @@ constexpr int kStoppedBySignal = 3;
 constexpr const char* kTrainDetails =
     "A recipe is one JSON file: model, data, loss, optimiser, schedule (recipes/ has examples,\n"
     "docs/training.md the keys). The output folder becomes a model folder.\n"
-    "Interrupted by SIGINT or SIGTERM it saves a checkpoint and leaves with code 3; --resume goes on.";
+    "Interrupted by SIGINT or SIGTERM it saves a checkpoint and leaves with code 3; --resume goes "
+    "on.";
 constexpr const char* kEvalDetails =
     "Measures a model on the test part of the recipe's data: accuracy, or bits per masked byte.";
 
 std::atomic<bool> stop_requested{false};
-extern "C" void request_stop(int) { stop_requested = true; }
+extern "C" void request_stop(int) {
+  stop_requested = true;
+}
 
 struct RecipeFlags {
   std::string recipe;
@@ -133,7 +137,8 @@ void add_recipe_options(CLI::App* verb, RecipeFlags& flags) {
       ->type_name("DIR");
   verb->add_option("--set", flags.set, "Override a key: optimiser.learning_rate=1e-3")
       ->type_name("KEY=VALUE")
-      ->take_all()->allow_extra_args(false);
+      ->take_all()
+      ->allow_extra_args(false);
   verb->add_option("--threads", flags.threads, "CPU threads; 0 = all cores")
       ->type_name("N")
       ->check(CLI::Range(0, 4096));
@@ -156,7 +161,9 @@ void add_eval(Program& program) {
   auto flags = std::make_shared<EvalFlags>();
   CLI::App* verb = program.add("eval", "Measure a model on a recipe's test data", kEvalDetails);
   verb->add_option("--model,-m", flags->model, "Model folder")->type_name("DIR")->required();
-  verb->add_option("--recipe,-r", flags->recipe.recipe, "Recipe file")->type_name("FILE")->required();
+  verb->add_option("--recipe,-r", flags->recipe.recipe, "Recipe file")
+      ->type_name("FILE")
+      ->required();
   verb->add_option("--limit", flags->limit, "Use at most so many test examples; 0 = all")
       ->type_name("N")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));

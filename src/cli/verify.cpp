@@ -2,6 +2,7 @@
 
 #include <iostream>
 #include <memory>
+
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
@@ -11,7 +12,8 @@ namespace perceiver::cli {
 namespace {
 
 constexpr const char* kDetails =
-    "Replays what the released checkpoints are known to answer (transformers' integration tests) and\n"
+    "Replays what the released checkpoints are known to answer (transformers' integration tests) "
+    "and\n"
     "compares. The language model needs nothing else; the others need the published picture.\n"
     "Exit code 0 when every compared answer agrees and at least one was compared, else 1.";
 
@@ -23,9 +25,12 @@ struct Options {
 
 const char* word(tasks::CheckResult result) {
   switch (result) {
-    case tasks::CheckResult::kPass: return "pass";
-    case tasks::CheckResult::kFail: return "FAIL";
-    case tasks::CheckResult::kSkipped: return "skipped";
+    case tasks::CheckResult::kPass:
+      return "pass";
+    case tasks::CheckResult::kFail:
+      return "FAIL";
+    case tasks::CheckResult::kSkipped:
+      return "skipped";
   }
   return "";
 }
@@ -33,8 +38,8 @@ const char* word(tasks::CheckResult result) {
 int run(const Options& o) {
   const tasks::Model model = tasks::open_model(o.model.model, o.model.choice);
   ProgressBar bar;
-  const std::vector<tasks::KnownAnswer> answers = tasks::verify_known_answers(
-      model.bundle, *model.engine, {o.image, o.frame, bar.callback()});
+  const std::vector<tasks::KnownAnswer> answers =
+      tasks::verify_known_answers(model.bundle, *model.engine, {o.image, o.frame, bar.callback()});
   const bool good = tasks::all_pass(answers);
   if (output_mode().json) {
     Json checks = Json::array();
@@ -51,11 +56,11 @@ int run(const Options& o) {
       if (answer.result == tasks::CheckResult::kSkipped) {
         std::cout << "      " << answer.got << "\n";
       } else {
-        std::cout << "      expected  " << answer.expected << "\n      got       " << answer.got << "\n";
+        std::cout << "      expected  " << answer.expected << "\n      got       " << answer.got
+                  << "\n";
       }
     }
-    std::cout << (good ? "The checkpoint answers as published.\n"
-                       : "NOT verified: see above.\n");
+    std::cout << (good ? "The checkpoint answers as published.\n" : "NOT verified: see above.\n");
   }
   return good ? 0 : 1;
 }
@@ -64,8 +69,8 @@ int run(const Options& o) {
 
 void add_verify(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("verify", "Check a released checkpoint against its published answers",
-                               kDetails);
+  CLI::App* verb =
+      program.add("verify", "Check a released checkpoint against its published answers", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("--image", o->image, "COCO val2017 picture 000000039769.jpg, for vision models")
       ->type_name("FILE");

@@ -1,7 +1,7 @@
 #include "perceiver/tasks/bundle.h"
 
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <system_error>
 #include <unistd.h>
@@ -56,8 +56,9 @@ void require_something(const fs::path& path) {
 io::HaikuCheckpoint read_haiku(const fs::path& file) {
   if (io::sniff_checkpoint(file) != io::CheckpointKind::kHaiku) {
     throw Error(ErrorCode::kFormat,
-                cat(file.string(), ": is a weights file; give the folder that holds it together "
-                                   "with its config.json or spec.json"));
+                cat(file.string(),
+                    ": is a weights file; give the folder that holds it together "
+                    "with its config.json or spec.json"));
   }
   return io::read_haiku_checkpoint(file);
 }
@@ -67,8 +68,9 @@ ModelSpec haiku_spec(const io::HaikuCheckpoint& checkpoint, const fs::path& file
     return as_deepmind(preset(recognise_haiku(checkpoint.params)));
   } catch (const Error& error) {
     const std::string what = error.what();
-    throw Error(error.code(),
-                what.find(file.string()) == std::string::npos ? cat(file.string(), ": ", what) : what);
+    throw Error(error.code(), what.find(file.string()) == std::string::npos
+                                  ? cat(file.string(), ": ", what)
+                                  : what);
   }
 }
 
@@ -76,8 +78,9 @@ ModelSpec folder_spec(const fs::path& folder) {
   const bool ours = present(folder / kSpec);
   const bool theirs = present(folder / kConfig);
   if (ours && theirs) {
-    throw Error(ErrorCode::kFormat, cat(folder.string(), ": holds both config.json and spec.json; "
-                                                         "keep the one that describes the weights"));
+    throw Error(ErrorCode::kFormat, cat(folder.string(),
+                                        ": holds both config.json and spec.json; "
+                                        "keep the one that describes the weights"));
   }
   if (ours) {
     const fs::path path = folder / kSpec;
@@ -125,15 +128,14 @@ Bundle load_haiku(const fs::path& file) {
   Bundle bundle;
   bundle.path = file;
   bundle.spec = haiku_spec(checkpoint, file);
-  bundle.weights = as_float32(
-      from_haiku(bundle.spec, checkpoint.params, checkpoint.state, file.string()));
+  bundle.weights =
+      as_float32(from_haiku(bundle.spec, checkpoint.params, checkpoint.state, file.string()));
   io::require_finite(bundle.weights, file.string());
   return bundle;
 }
 
 void write_files(const Bundle& bundle, const fs::path& folder, bool theirs) {
-  const Json description =
-      theirs ? config_to_hugging_face(bundle.spec) : spec_to_json(bundle.spec);
+  const Json description = theirs ? config_to_hugging_face(bundle.spec) : spec_to_json(bundle.spec);
   // transformers refuses files without this entry.
   const io::Metadata metadata{{"format", "pt"}};
   io::write_safetensors(folder / kWeights,
@@ -159,7 +161,8 @@ void remove_stale(const Bundle& bundle, const fs::path& folder, bool theirs) {
 }
 
 fs::path parent_of(const fs::path& path) {
-  const fs::path parent = path.has_filename() ? path.parent_path() : path.parent_path().parent_path();
+  const fs::path parent =
+      path.has_filename() ? path.parent_path() : path.parent_path().parent_path();
   return parent.empty() ? fs::path(".") : parent;
 }
 

@@ -39,16 +39,17 @@ DemoModel describe(const ModelSpec& spec, const char* unit, const char* answers)
   DemoModel model;
   model.name = spec.name;
   model.parameters = parameter_count(spec);
-  model.summary = cat(shape.num_inputs, " ", unit, " → ", spec.encoder.num_latents, " latents of ",
-                      spec.encoder.latent_channels, " channels, ",
-                      spec.encoder.num_blocks * spec.encoder.num_self_attends_per_block,
-                      " layers → ", spec.outputs.at(0).single_row ? spec.decoder.output_channels
-                                                                  : shape.num_outputs,
-                      " ", answers);
+  model.summary =
+      cat(shape.num_inputs, " ", unit, " → ", spec.encoder.num_latents, " latents of ",
+          spec.encoder.latent_channels, " channels, ",
+          spec.encoder.num_blocks * spec.encoder.num_self_attends_per_block, " layers → ",
+          spec.outputs.at(0).single_row ? spec.decoder.output_channels : shape.num_outputs, " ",
+          answers);
   return model;
 }
 
-DemoPicture classify(const Model& model, io::Image picture, std::string truth, std::string caption) {
+DemoPicture classify(const Model& model, io::Image picture, std::string truth,
+                     std::string caption) {
   ClassifyImageOptions options;
   options.top = 3;
   options.attention = true;
@@ -83,7 +84,8 @@ void look_at_pictures(const Json& samples, const fs::path& folder, const std::st
         return pictures[i];
       }
     }
-    throw Error(ErrorCode::kFormat, cat(where, ": no picture has the label \"", printable(truth), "\""));
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": no picture has the label \"", printable(truth), "\""));
   };
   const std::string turned = text_member(samples, "turn", where);
   for (int degrees = 0; degrees <= 180; degrees += 20) {
@@ -93,8 +95,8 @@ void look_at_pictures(const Json& samples, const fs::path& folder, const std::st
   }
   const std::string noisy = text_member(samples, "noise", where);
   for (int amount = 0; amount <= 80; amount += 10) {
-    report.noisy.push_back(classify(model, add_noise(find(noisy), amount / 100.0, 7), noisy,
-                                    cat(amount, " % noise")));
+    report.noisy.push_back(
+        classify(model, add_noise(find(noisy), amount / 100.0, 7), noisy, cat(amount, " % noise")));
     counter.step();
   }
 }
@@ -111,14 +113,14 @@ void read_lines(const Json& samples, const std::string& where, const Model& mode
     // Only its first occurrence: "the" may stand elsewhere too.
     const size_t at = line.original.find(line.hidden);
     if (at == std::string::npos || line.hidden.empty()) {
-      throw Error(ErrorCode::kFormat, cat(where, ": \"", printable(line.hidden),
-                                          "\" does not occur in its line"));
+      throw Error(ErrorCode::kFormat,
+                  cat(where, ": \"", printable(line.hidden), "\" does not occur in its line"));
     }
     const size_t end = at + line.hidden.size();
-    line.filled = fill_mask(model.bundle, *model.engine,
-                            line.original.substr(0, at) + hide(line.hidden, line.hidden) +
-                                line.original.substr(end),
-                            options);
+    line.filled = fill_mask(
+        model.bundle, *model.engine,
+        line.original.substr(0, at) + hide(line.hidden, line.hidden) + line.original.substr(end),
+        options);
     report.lines.push_back(std::move(line));
     counter.step();
   }
@@ -126,7 +128,8 @@ void read_lines(const Json& samples, const std::string& where, const Model& mode
 
 }  // namespace
 
-DemoReport run_demo(const fs::path& folder, const EngineChoice& choice, const ProgressFn& progress) {
+DemoReport run_demo(const fs::path& folder, const EngineChoice& choice,
+                    const ProgressFn& progress) {
   const fs::path list = folder / "demo" / "demo.json";
   const Json samples = read_json(list);
   const std::string where = list.string();

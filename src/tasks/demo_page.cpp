@@ -15,11 +15,20 @@ std::string escape(const std::string& text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -84,7 +93,8 @@ size_t hidden_at(const DemoLine& line) {
 
 std::string candidates_table(const FilledText& filled) {
   std::string out =
-      "<details><summary>What it weighed for each byte</summary><div class=\"scroll\"><table><thead>"
+      "<details><summary>What it weighed for each byte</summary><div "
+      "class=\"scroll\"><table><thead>"
       "<tr><th scope=\"col\">Byte</th><th scope=\"col\" colspan=\"8\">Candidates, likeliest "
       "first</th></tr></thead><tbody>";
   int number = 0;
@@ -120,9 +130,9 @@ std::string line_card(const DemoLine& line) {
   const bool same = guess == line.hidden;
   std::string out = cat("<article class=\"card line\"><p class=\"given\">", before,
                         "<span class=\"blanks\" role=\"img\" aria-label=\"", line.hidden.size(),
-                        " hidden bytes\">", blanks, "</span>", rest, "</p><p class=\"filled\">", before,
-                        "<mark class=\"", same ? "right" : "other", "\">", escape(guess), "</mark>",
-                        rest, "</p><p class=\"remark\">");
+                        " hidden bytes\">", blanks, "</span>", rest, "</p><p class=\"filled\">",
+                        before, "<mark class=\"", same ? "right" : "other", "\">", escape(guess),
+                        "</mark>", rest, "</p><p class=\"remark\">");
   out += same ? cat("Just the hidden word. ") : cat("We had written “", escape(line.hidden), "”. ");
   return out + cat("Sure of the whole word to ", percent(sure), ".</p>") +
          candidates_table(line.filled) + "</article>";
@@ -146,12 +156,15 @@ int64_t count_right(const std::vector<DemoPicture>& pictures) {
 std::string demo_page(const DemoReport& report) {
   char seconds[32];
   std::snprintf(seconds, sizeof seconds, "%.1f", report.seconds);
-  std::string page = cat(kPageHead, "<header><h1>What the Perceiver saw</h1><p>One architecture, two "
-                         "small models. Both were trained by recipes in this repository and "
-                         "answered just now, on this machine, in ", seconds,
-                         " seconds. None of these samples was in their training data.</p></header><main>");
+  std::string page = cat(
+      kPageHead,
+      "<header><h1>What the Perceiver saw</h1><p>One architecture, two "
+      "small models. Both were trained by recipes in this repository and "
+      "answered just now, on this machine, in ",
+      seconds, " seconds. None of these samples was in their training data.</p></header><main>");
   page += cat("<section><h2>Handwriting</h2><p>", count_right(report.pictures), " of ",
-              report.pictures.size(), " right. Beside each drawing: where the model looked. It sees "
+              report.pictures.size(),
+              " right. Beside each drawing: where the model looked. It sees "
               "pixels one by one, without any notion of neighbours but their positions.</p>",
               model_facts(report.image_model), "<div class=\"grid\">");
   for (const DemoPicture& shown : report.pictures) {
@@ -159,18 +172,21 @@ std::string demo_page(const DemoReport& report) {
   }
   page += "</div></section>";
   if (!report.turned.empty()) {
-    page += cat("<section><h2>Turn a ", escape(report.turned[0].truth),
-                "</h2><p>It was never shown digits upside down. Turned far enough, a six is a nine.</p>",
-                strip(report.turned), "</section>");
+    page += cat(
+        "<section><h2>Turn a ", escape(report.turned[0].truth),
+        "</h2><p>It was never shown digits upside down. Turned far enough, a six is a nine.</p>",
+        strip(report.turned), "</section>");
   }
   if (!report.noisy.empty()) {
     page += cat("<section><h2>Bury a ", escape(report.noisy[0].truth),
                 " in noise</h2><p>How long does it still see it?</p>", strip(report.noisy),
                 "</section>");
   }
-  page += cat("<section><h2>Missing words</h2><p>The same architecture reads raw bytes: no words, no "
-              "vocabulary. The bars are bytes it was not shown; it fills the surest first, then reads "
-              "again.</p>", model_facts(report.text_model));
+  page +=
+      cat("<section><h2>Missing words</h2><p>The same architecture reads raw bytes: no words, no "
+          "vocabulary. The bars are bytes it was not shown; it fills the surest first, then reads "
+          "again.</p>",
+          model_facts(report.text_model));
   for (const DemoLine& line : report.lines) {
     page += line_card(line);
   }

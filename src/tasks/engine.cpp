@@ -1,7 +1,8 @@
 // The only file of this room that knows which engines exist.
+#include "perceiver/nn/engine.h"
+
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "perceiver/nn/engine.h"
 #include "perceiver/tasks/bundle.h"
 
 namespace perceiver::tasks {
@@ -36,6 +37,8 @@ std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineChoice& ch
   return nn::make_engine(bundle.spec, bundle.weights, options);
 }
 
-double measure_gemm_peak(int num_threads) { return nn::measure_gemm_peak(num_threads); }
+double measure_gemm_peak(int num_threads) {
+  return nn::measure_gemm_peak(num_threads);
+}
 
 }  // namespace perceiver::tasks

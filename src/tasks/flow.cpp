@@ -14,8 +14,8 @@ constexpr int64_t kPatchChannels = 27;  // 3 x 3 surroundings of RGB
 
 tokens::TileSize tile_of(const Bundle& bundle) {
   if (!is_flow_model(bundle.spec)) {
-    throw Error(ErrorCode::kArgument, cat("model \"", printable(bundle.spec.name),
-                                          "\" does not estimate optical flow"));
+    throw Error(ErrorCode::kArgument,
+                cat("model \"", printable(bundle.spec.name), "\" does not estimate optical flow"));
   }
   const std::vector<int64_t>& dims = bundle.spec.inputs[0].index_dims;
   return {dims[1], dims[2]};
@@ -29,7 +29,9 @@ Array run_tile(Engine& engine, Array patches, const tokens::TileSize& tile) {
   return flow.reshape({tile.height, tile.width, 2});
 }
 
-std::string size_text(const io::Image& image) { return cat(image.width(), " x ", image.height()); }
+std::string size_text(const io::Image& image) {
+  return cat(image.width(), " x ", image.height());
+}
 
 }  // namespace
 
@@ -69,8 +71,7 @@ io::Flow estimate_flow(const Bundle& bundle, Engine& engine, const io::Image& fi
 
 Array raw_flow_tile(const Bundle& bundle, Engine& engine, const io::Image& frame) {
   const tokens::TileSize tile = tile_of(bundle);
-  const Array pixels =
-      tokens::pad_to_tile(tokens::normalize_frame(io::to_rgb(frame).pixels), tile);
+  const Array pixels = tokens::pad_to_tile(tokens::normalize_frame(io::to_rgb(frame).pixels), tile);
   return run_tile(engine, tokens::flow_tile_patches(pixels, pixels, {}, tile), tile);
 }
 

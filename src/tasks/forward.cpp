@@ -27,7 +27,8 @@ bool is_integer(DType dtype) {
   }
 }
 
-// [B, outer, C, inner] -> [B, outer, inner, C] for 4-byte or 8-byte values; `axis` is where C stands.
+// [B, outer, C, inner] -> [B, outer, inner, C] for 4-byte or 8-byte values; `axis` is where C
+// stands.
 Array move_axis_last(const Array& array, int64_t axis) {
   std::vector<int64_t> shape = array.shape();
   const auto at = static_cast<size_t>(axis);
@@ -86,23 +87,22 @@ class CallBuilder {
 
   [[noreturn]] static void wrong_shape(const std::string& name, const std::string& expected,
                                        const Array& given) {
-    throw Error(ErrorCode::kShape, cat("tensor \"", name, "\" must be ", expected, ", not ",
-                                       dtype_name(given.dtype()), " ",
-                                       shape_string(given.shape())));
+    throw Error(ErrorCode::kShape,
+                cat("tensor \"", name, "\" must be ", expected, ", not ", dtype_name(given.dtype()),
+                    " ", shape_string(given.shape())));
   }
 
   void check_batch(const std::string& name, const Array& array) {
     if (array.size(0) < 1) {
-      throw Error(ErrorCode::kShape, cat("tensor \"", name, "\" is an empty batch: ",
-                                         shape_string(array.shape())));
+      throw Error(ErrorCode::kShape,
+                  cat("tensor \"", name, "\" is an empty batch: ", shape_string(array.shape())));
     }
     if (batch_ == 0) {
       batch_ = array.size(0);
       batch_from_ = name;
     } else if (batch_ != array.size(0)) {
-      throw Error(ErrorCode::kShape,
-                  cat("tensor \"", name, "\" has batch size ", array.size(0), ", but \"",
-                      batch_from_, "\" has ", batch_));
+      throw Error(ErrorCode::kShape, cat("tensor \"", name, "\" has batch size ", array.size(0),
+                                         ", but \"", batch_from_, "\" has ", batch_));
     }
   }
 
@@ -127,8 +127,9 @@ class CallBuilder {
     if (array->dim() < 1) {
       wrong_shape(name, expectation(input), *array);
     }
-    call_.inputs.arrays[input.name] =
-        input.kind == InputKind::kText ? token_ids(input, name, *array) : values(input, name, *array);
+    call_.inputs.arrays[input.name] = input.kind == InputKind::kText
+                                          ? token_ids(input, name, *array)
+                                          : values(input, name, *array);
     check_batch(name, *array);
     add_mask(input);
   }
@@ -143,8 +144,8 @@ class CallBuilder {
       return cat("F32 [B, ", input.channels, "]");
     }
     if (input.kind == InputKind::kSet) {
-      return cat("F32 [B, M, ", input.coordinates + input.channels, "] with M <= ",
-                 input.index_dims.at(0));
+      return cat("F32 [B, M, ", input.coordinates + input.channels,
+                 "] with M <= ", input.index_dims.at(0));
     }
     for (const int64_t extent : input.index_dims) {
       extents.push_back(cat(extent));
@@ -168,9 +169,9 @@ class CallBuilder {
       wrong_shape(name, expectation(input), array);
     }
     if (array.size(1) > input.index_dims.at(0)) {
-      throw Error(ErrorCode::kShape, cat("tensor \"", name, "\" holds ", array.size(1),
-                                         " tokens; the model reads at most ",
-                                         input.index_dims.at(0)));
+      throw Error(ErrorCode::kShape,
+                  cat("tensor \"", name, "\" holds ", array.size(1),
+                      " tokens; the model reads at most ", input.index_dims.at(0)));
     }
     Array ids = array.to(DType::kI64);
     const int64_t* id = ids.data<int64_t>();
@@ -244,9 +245,9 @@ class CallBuilder {
     const int64_t* index = wide.data<int64_t>();
     for (int64_t i = 0; i < wide.numel(); ++i) {
       if (index[i] < 0 || index[i] >= rows) {
-        throw Error(ErrorCode::kArgument, cat("tensor \"", name, "\": index ", index[i],
-                                              " is outside the ", rows, " rows of output \"",
-                                              output.name, "\""));
+        throw Error(ErrorCode::kArgument,
+                    cat("tensor \"", name, "\": index ", index[i], " is outside the ", rows,
+                        " rows of output \"", output.name, "\""));
       }
     }
     call_.request.points[output.name].assign(index, index + wide.numel());
@@ -273,8 +274,7 @@ class CallBuilder {
       if (given == nullptr) {
         throw Error(ErrorCode::kArgument,
                     cat("tensor \"", name, "\" is missing; output \"", output.name,
-                        "\" is asked with the caller's queries [B, O, ",
-                        query_width(output), "]"));
+                        "\" is asked with the caller's queries [B, O, ", query_width(output), "]"));
       }
       if (given->dim() != 3 || given->size(2) != query_width(output) ||
           is_integer(given->dtype()) || given->numel() == 0) {
@@ -342,8 +342,8 @@ ArrayMap forward(Engine& engine, const ArrayMap& tensors, const ForwardOptions& 
 int64_t rows_for_budget(const ModelSpec& spec, int64_t batch, int64_t bytes) {
   const ModelShape shape = resolve(spec);
   const AttentionShape& cross = shape.decoder_cross;
-  // Live at once per row, float32: the query, its norm, q, the attended values, their projection, the
-  // MLP's hidden and result, the final linear. Scores come on top, but in tiles of fixed size.
+  // Live at once per row, float32: the query, its norm, q, the attended values, their projection,
+  // the MLP's hidden and result, the final linear. Scores come on top, but in tiles of fixed size.
   const int64_t floats = 4 * shape.query_channels + cross.qk_channels + cross.v_channels +
                          cross.mlp_channels + std::max<int64_t>(spec.decoder.output_channels, 1);
   const int64_t per_row = std::max<int64_t>(4 * floats * std::max<int64_t>(batch, 1), 1);
@@ -351,11 +351,20 @@ int64_t rows_for_budget(const ModelSpec& spec, int64_t batch, int64_t bytes) {
 }
 
 int64_t parse_bytes(const std::string& text) {
-  static const std::vector<std::pair<std::string, double>> kUnits{
-      {"", 1},      {"B", 1},
-      {"KB", 1e3},  {"MB", 1e6},         {"GB", 1e9},         {"TB", 1e12},
-      {"K", 1024.0}, {"M", 1048576.0},   {"G", 1073741824.0}, {"T", 1099511627776.0},
-      {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+  static const std::vector<std::pair<std::string, double>> kUnits{{"", 1},
+                                                                  {"B", 1},
+                                                                  {"KB", 1e3},
+                                                                  {"MB", 1e6},
+                                                                  {"GB", 1e9},
+                                                                  {"TB", 1e12},
+                                                                  {"K", 1024.0},
+                                                                  {"M", 1048576.0},
+                                                                  {"G", 1073741824.0},
+                                                                  {"T", 1099511627776.0},
+                                                                  {"KiB", 1024.0},
+                                                                  {"MiB", 1048576.0},
+                                                                  {"GiB", 1073741824.0},
+                                                                  {"TiB", 1099511627776.0}};
   size_t used = 0;
   double value = -1;
   try {

@@ -55,7 +55,8 @@ tokens::ImageProcessorConfig config_of(const Bundle& bundle) {
 // PIL's convert("L") of RGB.
 Array to_grey(const io::Image& picture) {
   const io::Image source = io::to_8_bit(picture);
-  const bool grey = source.color == io::ColorModel::kGrey || source.color == io::ColorModel::kGreyAlpha;
+  const bool grey =
+      source.color == io::ColorModel::kGrey || source.color == io::ColorModel::kGreyAlpha;
   const Array pixels = grey ? source.pixels : io::to_rgb(source).pixels;
   const int64_t channels = pixels.size(2);
   Array out = Array::zeros(DType::kU8, {pixels.size(0), pixels.size(1), 1});
@@ -63,7 +64,10 @@ Array to_grey(const io::Image& picture) {
   uint8_t* to = out.mutable_data<uint8_t>();
   for (int64_t i = 0; i < out.numel(); ++i) {
     const uint8_t* p = from + i * channels;
-    to[i] = grey ? p[0] : static_cast<uint8_t>((19595U * p[0] + 38470U * p[1] + 7471U * p[2] + 0x8000U) >> 16U);
+    to[i] =
+        grey
+            ? p[0]
+            : static_cast<uint8_t>((19595U * p[0] + 38470U * p[1] + 7471U * p[2] + 0x8000U) >> 16U);
   }
   return out;
 }
@@ -80,7 +84,8 @@ io::Image as_seen(const Array& values, const tokens::ImageProcessorConfig& confi
   for (int64_t i = 0; i < out.numel(); ++i) {
     double value = static_cast<double>(from[i]);
     if (config.do_normalize) {
-      value = value * of_channel(config.image_std, i % channels) + of_channel(config.image_mean, i % channels);
+      value = value * of_channel(config.image_std, i % channels) +
+              of_channel(config.image_mean, i % channels);
     }
     value = config.do_rescale ? value / config.rescale_factor : value;
     to[i] = static_cast<uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));
@@ -99,8 +104,8 @@ Array token_attention(const Trace& trace, const ModelSpec& spec) {
     }
     const Array scores = array.to(DType::kF32);  // [1, H, N, M]
     if (scores.size(-1) != tokens.tokens) {
-      throw Error(ErrorCode::kInternal, cat(name, " has ", scores.size(-1), " columns for ",
-                                            tokens.tokens, " tokens"));
+      throw Error(ErrorCode::kInternal,
+                  cat(name, " has ", scores.size(-1), " columns for ", tokens.tokens, " tokens"));
     }
     const float* row = scores.data<float>();
     for (int64_t i = 0; i < scores.numel(); ++i) {
@@ -179,8 +184,9 @@ Array resize_map(const Array& map, int64_t height, int64_t width) {
   float* to = out.mutable_data<float>();
   // Pixel centres on pixel centres; beyond the outermost ones the border value holds.
   const auto place = [](int64_t i, int64_t n_out, int64_t n_in) {
-    const double at = (static_cast<double>(i) + 0.5) * static_cast<double>(n_in) /
-                          static_cast<double>(n_out) - 0.5;
+    const double at =
+        (static_cast<double>(i) + 0.5) * static_cast<double>(n_in) / static_cast<double>(n_out) -
+        0.5;
     return std::clamp(at, 0.0, static_cast<double>(n_in - 1));
   };
   for (int64_t y = 0; y < height; ++y) {
@@ -215,8 +221,8 @@ io::Image attention_picture(const ImageAnswer& answer) {
   for (int64_t i = 0; i < out.numel(); ++i) {
     const float a = strength[i / 3];
     const float dimmed = 0.45F * static_cast<float>(value[i]) * (1 - a);
-    const float lit = a * (0.55F * kWarm[static_cast<size_t>(i % 3)] +
-                           0.45F * static_cast<float>(value[i]));
+    const float lit =
+        a * (0.55F * kWarm[static_cast<size_t>(i % 3)] + 0.45F * static_cast<float>(value[i]));
     value[i] = static_cast<uint8_t>(std::lround(std::clamp(dimmed + lit, 0.0F, 255.0F)));
   }
   return io::make_image(out);

@@ -38,8 +38,7 @@ void describe_run(const Engine& engine, const ArrayMap& tensors, const ArrayMap&
     stats.plan["decoder"] = "textbook";
   }
   const int64_t batch = answers.empty() ? 1 : answers.begin()->second.size(0);
-  stats.flops = static_cast<double>(batch) *
-                textbook_cost(spec, decoded_rows(spec, tensors)).flops;
+  stats.flops = static_cast<double>(batch) * textbook_cost(spec, decoded_rows(spec, tensors)).flops;
 }
 
 Json stats_to_json(const RunStats& stats) {

@@ -55,9 +55,8 @@ MaskedByte describe(int64_t position, const std::vector<double>& probability, in
     return probability[static_cast<size_t>(a)] > probability[static_cast<size_t>(b)];
   };
   std::stable_sort(order.begin(), order.end(), likelier);
-  mask.filled_with = *std::find_if(order.begin(), order.end(), [](int64_t id) {
-    return id >= ByteVocabulary::kNumSpecial;
-  });
+  mask.filled_with = *std::find_if(order.begin(), order.end(),
+                                   [](int64_t id) { return id >= ByteVocabulary::kNumSpecial; });
   const auto kept = std::min<size_t>(static_cast<size_t>(std::max<int64_t>(top, 0)), order.size());
   for (size_t i = 0; i < kept; ++i) {
     mask.candidates.push_back(
@@ -88,7 +87,8 @@ std::vector<MaskedByte> fill_one_by_one(Engine& engine, std::vector<int64_t>& id
     size_t surest = 0;
     double best = -1;
     for (size_t i = 0; i < rows.size(); ++i) {
-      const double p = *std::max_element(rows[i].begin() + ByteVocabulary::kNumSpecial, rows[i].end());
+      const double p =
+          *std::max_element(rows[i].begin() + ByteVocabulary::kNumSpecial, rows[i].end());
       if (p > best) {
         best = p;
         surest = i;
@@ -151,8 +151,9 @@ FilledText fill_mask(const Bundle& bundle, Engine& engine, std::string_view text
                      const FillMaskOptions& options) {
   if (!is_masked_language_model(bundle.spec)) {
     throw Error(ErrorCode::kArgument,
-                cat(model_name(bundle), " does not predict bytes of text; fill-mask needs a masked "
-                                        "language model"));
+                cat(model_name(bundle),
+                    " does not predict bytes of text; fill-mask needs a masked "
+                    "language model"));
   }
   io::EncodedText encoded = tokenize(bundle, text);
   const std::vector<int64_t> positions = encoded.mask_positions();
@@ -162,9 +163,8 @@ FilledText fill_mask(const Bundle& bundle, Engine& engine, std::string_view text
   }
   FilledText result;
   result.given = std::string(text);
-  result.masks = options.one_by_one
-                     ? fill_one_by_one(engine, encoded.ids, positions, options)
-                     : fill_together(engine, encoded.ids, positions, options);
+  result.masks = options.one_by_one ? fill_one_by_one(engine, encoded.ids, positions, options)
+                                    : fill_together(engine, encoded.ids, positions, options);
   result.filled = io::decode_text(encoded.ids, true);
   return result;
 }

@@ -27,20 +27,21 @@ bool has_output(const ModelSpec& spec, const char* name) {
 
 void require_autoencoder(const ModelSpec& spec) {
   if (!is_video_autoencoder(spec)) {
-    throw Error(ErrorCode::kArgument,
-                cat("model \"", printable(spec.name), "\" does not read and answer a film with sound"));
+    throw Error(ErrorCode::kArgument, cat("model \"", printable(spec.name),
+                                          "\" does not read and answer a film with sound"));
   }
 }
 
 // Frames shown at begin, begin + 1/rate, ... (the latest one not after each time), `count` of them.
-Array pick_frames(const std::filesystem::path& path, int64_t count, const ReadClipOptions& options) {
+Array pick_frames(const std::filesystem::path& path, int64_t count,
+                  const ReadClipOptions& options) {
   io::ReadVideoOptions reading;
   reading.start_seconds = options.start_seconds;
   io::VideoReader reader(path, reading);
   std::optional<io::VideoFrame> shown = reader.next();
   if (!shown) {
-    throw Error(ErrorCode::kFormat, cat(path.string(), ": no frame at or after second ",
-                                        options.start_seconds));
+    throw Error(ErrorCode::kFormat,
+                cat(path.string(), ": no frame at or after second ", options.start_seconds));
   }
   const double begin = shown->seconds;
   std::vector<int64_t> shape = shown->pixels.shape();
@@ -55,7 +56,8 @@ Array pick_frames(const std::filesystem::path& path, int64_t count, const ReadCl
       shown = std::move(next);
       next = reader.next();
     }
-    std::memcpy(frames.mutable_bytes() + i * bytes, shown->pixels.bytes(), static_cast<size_t>(bytes));
+    std::memcpy(frames.mutable_bytes() + i * bytes, shown->pixels.bytes(),
+                static_cast<size_t>(bytes));
   }
   return frames;
 }
@@ -160,8 +162,8 @@ Clip read_clip(const ModelSpec& spec, const std::filesystem::path& path,
   reading.channels = 1;
   reading.start_seconds = options.start_seconds;
   reading.max_seconds = static_cast<double>(samples) / tokens::kModelSampleRate + 0.1;
-  clip.audio = tokens::clamp_audio(
-      tokens::fit_audio(io::read_audio(path, reading).samples, samples));
+  clip.audio =
+      tokens::clamp_audio(tokens::fit_audio(io::read_audio(path, reading).samples, samples));
   return clip;
 }
 
@@ -193,8 +195,8 @@ Reconstruction autoencode(const Bundle& bundle, Engine& engine, const Clip& clip
 
 double psnr(const Array& a, const Array& b, double peak) {
   if (a.numel() != b.numel() || a.numel() == 0) {
-    throw Error(ErrorCode::kShape, cat("cannot compare ", shape_string(a.shape()), " with ",
-                                       shape_string(b.shape())));
+    throw Error(ErrorCode::kShape,
+                cat("cannot compare ", shape_string(a.shape()), " with ", shape_string(b.shape())));
   }
   const float* x = a.data<float>();
   const float* y = b.data<float>();

@@ -1,12 +1,12 @@
 #include "perceiver/tasks/bundle.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <unistd.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"
@@ -29,7 +29,8 @@ ModelSpec series_spec() {
     "encoder": {"num_latents": 3, "latent_channels": 8},
     "decoder": {"output_channels": 5},
     "outputs": [{"name": "state", "query": "learned", "index_dims": [6], "channels": 8}]
-  })"), "series");
+  })"),
+                        "series");
 }
 
 Json language_config() {
@@ -82,7 +83,8 @@ TEST_F(BundleTest, OwnLayoutComesBackAsItWasSaved) {
   for (const auto& [name, array] : bundle.weights) {
     const Array& stored = back.weights.at(name);
     ASSERT_EQ(stored.shape(), array.shape()) << name;
-    EXPECT_EQ(0, std::memcmp(stored.bytes(), array.bytes(), static_cast<size_t>(array.nbytes()))) << name;
+    EXPECT_EQ(0, std::memcmp(stored.bytes(), array.bytes(), static_cast<size_t>(array.nbytes())))
+        << name;
   }
   EXPECT_EQ(entries(), 1U) << "a temporary was left behind";
 }
@@ -155,7 +157,8 @@ TEST_F(BundleTest, AFailedSaveLeavesNothingBehind) {
 }
 
 TEST_F(BundleTest, ForcingTransformersOnAModelItLacksIsAnError) {
-  EXPECT_THROW(save_bundle(random_bundle(series_spec()), folder_ / "m", Layout::kTransformers), Error);
+  EXPECT_THROW(save_bundle(random_bundle(series_spec()), folder_ / "m", Layout::kTransformers),
+               Error);
   EXPECT_EQ(entries(), 0U);
 }
 

@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
@@ -31,7 +30,8 @@ ModelSpec series_spec() {
     "encoder": {"num_latents": 3, "latent_channels": 8},
     "decoder": {"output_channels": 5},
     "outputs": [{"name": "state", "query": "learned", "index_dims": [6], "channels": 8}]
-  })"), "series");
+  })"),
+                        "series");
 }
 
 TEST(ForwardCall, PutsThePicturesChannelsLast) {
@@ -45,12 +45,14 @@ TEST(ForwardCall, PutsThePicturesChannelsLast) {
   const Array& given = call.inputs.arrays.begin()->second;
   ASSERT_THAT(given.shape(), ElementsAre(1, 224, 224, 3));
   // Row 5, column 7, channel 2 of the picture.
-  EXPECT_EQ(given.data<float>()[(5 * 224 + 7) * 3 + 2], static_cast<float>(2 * 224 * 224 + 5 * 224 + 7));
+  EXPECT_EQ(given.data<float>()[(5 * 224 + 7) * 3 + 2],
+            static_cast<float>(2 * 224 * 224 + 5 * 224 + 7));
 }
 
 TEST(ForwardCall, PutsTheFlowPatchesLast) {
-  const ForwardCall call = forward_call(preset("optical-flow-perceiver"),
-                                        {{"inputs", Array::zeros(DType::kF16, {1, 2, 27, 368, 496})}});
+  const ForwardCall call =
+      forward_call(preset("optical-flow-perceiver"),
+                   {{"inputs", Array::zeros(DType::kF16, {1, 2, 27, 368, 496})}});
   const Array& given = call.inputs.arrays.begin()->second;
   EXPECT_THAT(given.shape(), ElementsAre(1, 2, 368, 496, 27));
   EXPECT_EQ(given.dtype(), DType::kF32);
@@ -87,7 +89,8 @@ TEST(ForwardCall, TakesAttentionMasksOfAnyDtype) {
 TEST(ForwardCall, NamesTheTensorThatIsWrong) {
   const ModelSpec language = preset("language-perceiver");
   const Array ids = Array::of<int64_t>({1, 2}, {4, 5});
-  EXPECT_THAT(message_of(language, {}), AllOf(HasSubstr("\"inputs\" is missing"), HasSubstr("2048")));
+  EXPECT_THAT(message_of(language, {}),
+              AllOf(HasSubstr("\"inputs\" is missing"), HasSubstr("2048")));
   EXPECT_THAT(message_of(language, {{"inputs", Array::of<int64_t>({1, 2}, {4, 262})}}),
               AllOf(HasSubstr("262 at [0, 1]"), HasSubstr("vocabulary")));
   EXPECT_THAT(message_of(language, {{"inputs", Array::zeros(DType::kI64, {1, 2049})}}),
@@ -96,9 +99,11 @@ TEST(ForwardCall, NamesTheTensorThatIsWrong) {
               AllOf(HasSubstr("\"inputs\""), HasSubstr("F32 [1, 4]")));
   EXPECT_THAT(message_of(language, {{"inputs", ids}, {"input_ids", ids}}),
               AllOf(HasSubstr("\"input_ids\""), HasSubstr("attention_mask")));
-  EXPECT_THAT(message_of(language, {{"inputs", ids}, {"attention_mask", Array::zeros(DType::kI64, {1, 3})}}),
+  EXPECT_THAT(message_of(language,
+                         {{"inputs", ids}, {"attention_mask", Array::zeros(DType::kI64, {1, 3})}}),
               AllOf(HasSubstr("\"attention_mask\""), HasSubstr("3 columns for 2")));
-  EXPECT_THAT(message_of(language, {{"inputs", ids}, {"attention_mask", Array::of<int64_t>({1, 2}, {1, 2})}}),
+  EXPECT_THAT(message_of(language,
+                         {{"inputs", ids}, {"attention_mask", Array::of<int64_t>({1, 2}, {1, 2})}}),
               HasSubstr("only 0 and 1"));
   EXPECT_THAT(message_of(preset("vision-perceiver-conv"),
                          {{"inputs", Array::zeros(DType::kF32, {1, 224, 224, 3})}}),
@@ -122,10 +127,11 @@ TEST(ForwardCall, ModelsOutsideTransformersKeepChannelsLast) {
 }
 
 TEST(NameOutputs, OneOutputIsLogitsSeveralCarryTheirName) {
-  EXPECT_EQ(name_outputs(series_spec(), {{"state", Array::zeros(DType::kF32, {1})}}).count("logits"), 1U);
-  const ArrayMap named = name_outputs(preset("multimodal-perceiver"),
-                                      {{"audio", Array::zeros(DType::kF32, {1})},
-                                       {"label", Array::zeros(DType::kF32, {1})}});
+  EXPECT_EQ(
+      name_outputs(series_spec(), {{"state", Array::zeros(DType::kF32, {1})}}).count("logits"), 1U);
+  const ArrayMap named = name_outputs(
+      preset("multimodal-perceiver"),
+      {{"audio", Array::zeros(DType::kF32, {1})}, {"label", Array::zeros(DType::kF32, {1})}});
   EXPECT_EQ(named.count("logits.audio"), 1U);
   EXPECT_EQ(named.count("logits.label"), 1U);
 }
@@ -135,7 +141,8 @@ TEST(MemoryBudget, BoundsTheRowsOfABlock) {
   const int64_t few = rows_for_budget(spec, 1, 64 << 20);
   EXPECT_GT(few, 100);
   EXPECT_LT(few, 804737);
-  EXPECT_NEAR(static_cast<double>(rows_for_budget(spec, 2, 64 << 20)), static_cast<double>(few) / 2, 1);
+  EXPECT_NEAR(static_cast<double>(rows_for_budget(spec, 2, 64 << 20)), static_cast<double>(few) / 2,
+              1);
   EXPECT_EQ(rows_for_budget(spec, 1, 1), 1);
 }
 

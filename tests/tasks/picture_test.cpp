@@ -1,8 +1,8 @@
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "fake_engine.h"
@@ -18,9 +18,9 @@
 namespace perceiver::tasks {
 namespace {
 
+using test::FakeEngine;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using test::FakeEngine;
 
 ModelSpec picture_spec(int64_t side, int64_t channels) {
   Json json = Json::parse(R"({
@@ -80,8 +80,8 @@ TEST(ClassifyImage, PreparesThePictureAsTheFolderSays) {
 
 TEST(ClassifyImage, GreyModelsGetTheLightnessOfAColourPicture) {
   Bundle bundle = plain_bundle(picture_spec(4, 1));
-  bundle.preprocessor = Json::parse(
-      R"({"size": 4, "do_center_crop": false, "do_normalize": false})");
+  bundle.preprocessor =
+      Json::parse(R"({"size": 4, "do_center_crop": false, "do_normalize": false})");
   FakeEngine engine = brightness(bundle.spec);
   classify_image(bundle, engine, flat_picture(4, 4, 255, 0, 0));
   const Array& given = engine.last_inputs.arrays.at("image");
@@ -183,7 +183,8 @@ TEST(Autoencode, EncodesOnceAndAsksEveryRowOnce) {
     }
     const auto n = static_cast<int64_t>(request.points.at("image").size());
     const auto m = static_cast<int64_t>(request.points.at("audio").size());
-    answers["image"] = Array::of<float>({1, n, 3}, std::vector<float>(static_cast<size_t>(3 * n), 0.5F));
+    answers["image"] =
+        Array::of<float>({1, n, 3}, std::vector<float>(static_cast<size_t>(3 * n), 0.5F));
     answers["audio"] = Array::zeros(DType::kF32, {1, 16 * m});
     if (std::count(request.only.begin(), request.only.end(), "label") != 0) {
       ++labels;

@@ -1,10 +1,10 @@
 #include "perceiver/tasks/text.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cmath>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "fake_engine.h"
 #include "perceiver/base/error.h"
@@ -13,13 +13,14 @@
 namespace perceiver::tasks {
 namespace {
 
+using test::FakeEngine;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using test::FakeEngine;
 
 constexpr int64_t kVocabulary = 262;
 
-// Answers every asked row with the byte of `text` at that row, special tokens first if there are any.
+// Answers every asked row with the byte of `text` at that row, special tokens first if there are
+// any.
 FakeEngine reciter(const ModelSpec& spec, const std::string& text, int64_t first) {
   return FakeEngine(spec, [=](const ModelInputs&, const OutputRequest& request) {
     const auto& rows = request.points.at(spec.outputs[0].name);
@@ -27,7 +28,8 @@ FakeEngine reciter(const ModelSpec& spec, const std::string& text, int64_t first
     Array logits = Array::zeros(DType::kF32, {1, count, kVocabulary});
     for (int64_t i = 0; i < count; ++i) {
       const auto at = static_cast<size_t>(rows[static_cast<size_t>(i)] - first);
-      logits.mutable_data<float>()[i * kVocabulary + static_cast<unsigned char>(text.at(at)) + 6] = 9;
+      logits.mutable_data<float>()[i * kVocabulary + static_cast<unsigned char>(text.at(at)) + 6] =
+          9;
     }
     return ArrayMap{{spec.outputs[0].name, logits}};
   });
@@ -49,7 +51,8 @@ TEST(FillMask, FillsEachMaskedByteAndDecodesOnlyThoseRows) {
   EXPECT_THAT(engine.last_request.points.begin()->second, ElementsAre(4, 5, 10));
   ASSERT_EQ(filled.masks.size(), 3U);
   EXPECT_EQ(filled.masks[0].candidates.at(0).shown, "b");
-  EXPECT_NEAR(filled.masks[0].candidates.at(0).probability, std::exp(9.0) / (std::exp(9.0) + 261), 1e-6);
+  EXPECT_NEAR(filled.masks[0].candidates.at(0).probability, std::exp(9.0) / (std::exp(9.0) + 261),
+              1e-6);
   // [CLS] t o [SEP]-less middle: the ids the model saw.
   EXPECT_EQ(engine.last_inputs.arrays.begin()->second.data<int64_t>()[0], 4);
 }

@@ -2,10 +2,11 @@
 
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "perceiver/base/array.h"
 #include "perceiver/base/json.h"
@@ -27,7 +28,8 @@ struct Bundle {
   std::filesystem::path path;        ///< where it was read
 };
 
-/// Reads a folder, or a Haiku pickle file (then the DeepMind form of the recognised released model).
+/// Reads a folder, or a Haiku pickle file (then the DeepMind form of the recognised released
+/// model).
 /// @throws Error(kIo), Error(kFormat): missing, surplus, misshapen, non-finite tensors are named
 Bundle load_bundle(const std::filesystem::path& path);
 /// The description alone, without reading weights.
@@ -39,9 +41,10 @@ enum class Layout {
   kTransformers,  ///< config.json; an error where transformers has no class for the spec
 };
 
-/// Writes a folder: transformers' layout where it can express the spec, ours otherwise. A new folder
-/// appears complete or not at all; in an existing one every file is replaced whole, its description
-/// last. @throws Error(kIo); Error(kUnsupported) for Layout::kTransformers where it has no class
+/// Writes a folder: transformers' layout where it can express the spec, ours otherwise. A new
+/// folder appears complete or not at all; in an existing one every file is replaced whole, its
+/// description last. @throws Error(kIo); Error(kUnsupported) for Layout::kTransformers where it has
+/// no class
 void save_bundle(const Bundle& bundle, const std::filesystem::path& folder,
                  Layout layout = Layout::kAuto);
 
@@ -70,7 +73,8 @@ void require_writable(const std::filesystem::path& path);
 /// The same for a model folder that may not exist yet; its parent must.
 void require_writable_folder(const std::filesystem::path& path);
 
-/// Multiply-add throughput of one large float32 matrix product, in FLOP/s: the yardstick for a run's.
+/// Multiply-add throughput of one large float32 matrix product, in FLOP/s: the yardstick for a
+/// run's.
 double measure_gemm_peak(int num_threads);
 
 }  // namespace perceiver::tasks

@@ -46,7 +46,8 @@ struct DemoReport {
   double seconds = 0;  ///< spent in the models
 };
 
-/// Runs `folder`/mnist-perceiver and `folder`/byte-mlm-perceiver on what `folder`/demo/demo.json lists.
+/// Runs `folder`/mnist-perceiver and `folder`/byte-mlm-perceiver on what `folder`/demo/demo.json
+/// lists.
 /// @throws Error(kIo), Error(kFormat)
 DemoReport run_demo(const std::filesystem::path& folder, const EngineChoice& choice = {},
                     const ProgressFn& progress = {});
@@ -56,8 +57,8 @@ std::string demo_page(const DemoReport& report);
 
 /// `picture` turned counter-clockwise about its centre, black where nothing was; bilinear.
 io::Image turn_picture(const io::Image& picture, double degrees);
-/// `picture` with uniform noise: each sample becomes (1 - amount) x + amount * random. The same every
-/// time for a seed.
+/// `picture` with uniform noise: each sample becomes (1 - amount) x + amount * random. The same
+/// every time for a seed.
 io::Image add_noise(const io::Image& picture, double amount, uint64_t seed);
 
 }  // namespace perceiver::tasks

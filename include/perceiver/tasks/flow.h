@@ -12,19 +12,21 @@
 namespace perceiver::tasks {
 
 struct FlowOptions {
-  int64_t overlap = 20;  ///< pixels neighbouring tiles share at least, as in the released demonstration
-  ProgressFn progress;   ///< called after each tile
+  int64_t overlap =
+      20;  ///< pixels neighbouring tiles share at least, as in the released demonstration
+  ProgressFn progress;  ///< called after each tile
 };
 
 /// Where every pixel of `first` goes in `second`, in pixels.
-/// Frames of any size are cut into tiles of the model's size, whose flows are blended; frames smaller
-/// than a tile are extended by their border first.
+/// Frames of any size are cut into tiles of the model's size, whose flows are blended; frames
+/// smaller than a tile are extended by their border first.
 /// @throws Error(kArgument) when the model estimates no flow; Error(kShape) for frames of different
 ///         sizes, naming both
 io::Flow estimate_flow(const Bundle& bundle, Engine& engine, const io::Image& first,
                        const io::Image& second, const FlowOptions& options = {});
 
-/// What the model itself answers for the top left tile of `frame` shown twice, before scaling to pixels.
+/// What the model itself answers for the top left tile of `frame` shown twice, before scaling to
+/// pixels.
 /// @return [H, W, 2] F32 of the model's size
 Array raw_flow_tile(const Bundle& bundle, Engine& engine, const io::Image& frame);
 

@@ -19,7 +19,7 @@ struct RunStats {
   int64_t peak_rss_bytes = 0;
   std::string engine;
   std::map<std::string, std::string> plan;  ///< attention -> order it ran in
-  double flops = 0;  ///< of one forward in the textbook order, whole batch
+  double flops = 0;                         ///< of one forward in the textbook order, whole batch
   std::optional<double> gemm_peak_flops;
 };
 

@@ -26,13 +26,13 @@ struct FillMaskOptions {
 
 /// A byte the model proposes. Special tokens can be proposed too but never fill a mask.
 struct ByteCandidate {
-  int64_t id = 0;           ///< token id: byte + 6
-  std::string shown;        ///< its character, or "\xe2" for a byte that is none by itself
-  double probability = 0;   ///< softmax over the whole vocabulary
+  int64_t id = 0;          ///< token id: byte + 6
+  std::string shown;       ///< its character, or "\xe2" for a byte that is none by itself
+  double probability = 0;  ///< softmax over the whole vocabulary
 };
 
 struct MaskedByte {
-  int64_t position = 0;  ///< token position, special tokens counted
+  int64_t position = 0;                   ///< token position, special tokens counted
   std::vector<ByteCandidate> candidates;  ///< surest first
   int64_t filled_with = 0;                ///< token id
 };
@@ -43,8 +43,10 @@ struct FilledText {
   std::vector<MaskedByte> masks;
 };
 
-/// Fills every literal "[MASK]" of `text` (one stands for one byte). Only the masked rows are decoded.
-/// @throws Error(kArgument) when the model is no masked language model, the text is too long or holds
+/// Fills every literal "[MASK]" of `text` (one stands for one byte). Only the masked rows are
+/// decoded.
+/// @throws Error(kArgument) when the model is no masked language model, the text is too long or
+/// holds
 ///         no [MASK]
 FilledText fill_mask(const Bundle& bundle, Engine& engine, std::string_view text,
                      const FillMaskOptions& options = {});

@@ -8,8 +8,8 @@
 #include "perceiver/tasks/bundle.h"
 
 // Replays what the released checkpoints are known to answer, so that a user can tell whether a
-// checkpoint was read right (reference: released_models.md; the values are those of transformers' own
-// integration tests).
+// checkpoint was read right (reference: released_models.md; the values are those of transformers'
+// own integration tests).
 
 namespace perceiver::tasks {
 
@@ -29,7 +29,8 @@ struct VerifyInputs {
   ProgressFn progress;
 };
 
-/// @throws Error(kArgument) when nothing is known about such a model; Error(kIo), Error(kFormat) for
+/// @throws Error(kArgument) when nothing is known about such a model; Error(kIo), Error(kFormat)
+/// for
 ///         the inputs
 std::vector<KnownAnswer> verify_known_answers(const Bundle& bundle, Engine& engine,
                                               const VerifyInputs& inputs);

@@ -16,8 +16,8 @@ namespace perceiver::tasks {
 
 /// A clip as the model reads it.
 struct Clip {
-  Array frames;  ///< [T, S, S, 3] F32 in [0, 1], square
-  Array audio;   ///< [samples, 1] F32 in [-1, 1]
+  Array frames;           ///< [T, S, S, 3] F32 in [0, 1], square
+  Array audio;            ///< [samples, 1] F32 in [-1, 1]
   bool has_audio = true;  ///< false: the file has no sound, `audio` is silence
 };
 
@@ -26,18 +26,18 @@ struct ReadClipOptions {
   double frames_per_second = 25;  ///< frames are picked at these times, whatever the file's rate
 };
 
-/// Reads as much of a film as the model takes: T frames of S x S from the centre, and the sound that
-/// belongs to them at 48 kHz. A film too short shows its last frame on.
+/// Reads as much of a film as the model takes: T frames of S x S from the centre, and the sound
+/// that belongs to them at 48 kHz. A film too short shows its last frame on.
 /// @throws Error(kArgument) when the model reads no film with sound; Error(kIo), Error(kFormat)
 Clip read_clip(const ModelSpec& spec, const std::filesystem::path& path,
                const ReadClipOptions& options = {});
 
 struct AutoencodeOptions {
-  int64_t chunks = 128;      ///< decoder blocks, as in the released demonstration
-  bool whole_grid = false;   ///< ask for all rows at once instead of by index; the model was released
-                             ///< with the other (docs/quirks.md)
-  int64_t top = 5;           ///< classes reported
-  ProgressFn progress;       ///< called after each chunk
+  int64_t chunks = 128;     ///< decoder blocks, as in the released demonstration
+  bool whole_grid = false;  ///< ask for all rows at once instead of by index; the model was
+                            ///< released with the other (docs/quirks.md)
+  int64_t top = 5;      ///< classes reported
+  ProgressFn progress;  ///< called after each chunk
 };
 
 struct Reconstruction {
