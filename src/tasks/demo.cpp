@@ -8,6 +8,7 @@
 #include "perceiver/base/error.h"
 #include "perceiver/base/json.h"
 #include "perceiver/base/str.h"
+#include "perceiver/io/bytes_tokenizer.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
 
@@ -107,26 +108,52 @@ void read_lines(const Json& samples, const std::string& where, const Model& mode
   options.top = 4;
   options.one_by_one = true;
   for (const Json& sample : member(samples, "lines", where)) {
-    DemoLine line;
-    line.original = text_member(sample, "text", where);
-    line.hidden = text_member(sample, "hide", where);
-    // Only its first occurrence: "the" may stand elsewhere too.
-    const size_t at = line.original.find(line.hidden);
-    if (at == std::string::npos || line.hidden.empty()) {
-      throw Error(ErrorCode::kFormat,
-                  cat(where, ": \"", printable(line.hidden), "\" does not occur in its line"));
+    if (!sample.is_string()) {
+      throw Error(ErrorCode::kFormat, cat(where, ": \"lines\" must hold texts"));
     }
-    const size_t end = at + line.hidden.size();
-    line.filled = fill_mask(
-        model.bundle, *model.engine,
-        line.original.substr(0, at) + hide(line.hidden, line.hidden) + line.original.substr(end),
-        options);
+    DemoLine line = parse_demo_line(sample.get<std::string>());
+    std::string masked;
+    size_t next = 0;
+    for (size_t i = 0; i < line.original.size(); ++i) {
+      const bool hidden = next < line.hidden.size() && line.hidden[next] == i;
+      masked += hidden ? "[MASK]" : line.original.substr(i, 1);
+      next += hidden ? 1 : 0;
+    }
+    line.filled = fill_mask(model.bundle, *model.engine, masked, options);
     report.lines.push_back(std::move(line));
     counter.step();
   }
 }
 
 }  // namespace
+
+bool DemoLine::right(size_t i) const {
+  const auto byte = static_cast<unsigned char>(original.at(hidden.at(i)));
+  return filled.masks.at(i).filled_with == byte + io::ByteVocabulary::kNumSpecial;
+}
+
+DemoLine parse_demo_line(const std::string& marked) {
+  DemoLine line;
+  bool hiding = false;
+  for (const char c : marked) {
+    if (c == '{' || c == '}') {
+      if (hiding == (c == '{')) {
+        throw Error(ErrorCode::kFormat, cat("braces do not pair in \"", printable(marked), "\""));
+      }
+      hiding = c == '{';
+      continue;
+    }
+    if (hiding) {
+      line.hidden.push_back(line.original.size());
+    }
+    line.original += c;
+  }
+  if (hiding || line.hidden.empty()) {
+    throw Error(ErrorCode::kFormat,
+                cat("nothing is hidden by braces in \"", printable(marked), "\""));
+  }
+  return line;
+}
 
 DemoReport run_demo(const fs::path& folder, const EngineChoice& choice,
                     const ProgressFn& progress) {

@@ -85,12 +85,6 @@ std::string strip(const std::vector<DemoPicture>& pictures) {
   return out + "</ol>";
 }
 
-// Where the first mask of `line` begins, in bytes of the original text.
-size_t hidden_at(const DemoLine& line) {
-  const size_t at = line.filled.given.find("[MASK]");
-  return at == std::string::npos ? line.original.size() : at;
-}
-
 std::string candidates_table(const FilledText& filled) {
   std::string out =
       "<details><summary>What it weighed for each byte</summary><div "
@@ -110,32 +104,37 @@ std::string candidates_table(const FilledText& filled) {
   return out + "</tbody></table></div></details>";
 }
 
-std::string line_card(const DemoLine& line) {
-  const size_t at = std::min(hidden_at(line), line.original.size());
-  const size_t after = std::min(at + line.hidden.size(), line.original.size());
-  const std::string before = escape(line.original.substr(0, at));
-  const std::string rest = escape(line.original.substr(after));
-  std::string blanks;
-  std::string guess;
-  std::vector<int64_t> ids;
-  double sure = 1;
-  for (const MaskedByte& mask : line.filled.masks) {
-    blanks += "<i></i>";
-    ids.push_back(mask.filled_with);
-    for (const ByteCandidate& candidate : mask.candidates) {
-      sure *= candidate.id == mask.filled_with ? candidate.probability : 1;
-    }
+// The sentence with `show(i)` in place of its i-th hidden byte.
+template <typename Show>
+std::string with_hidden(const DemoLine& line, const Show& show) {
+  std::string out;
+  size_t from = 0;
+  for (size_t i = 0; i < line.hidden.size(); ++i) {
+    out += escape(line.original.substr(from, line.hidden[i] - from)) + show(i);
+    from = line.hidden[i] + 1;
   }
-  guess = ids.empty() ? "" : io::decode_text(ids, true);
-  const bool same = guess == line.hidden;
-  std::string out = cat("<article class=\"card line\"><p class=\"given\">", before,
-                        "<span class=\"blanks\" role=\"img\" aria-label=\"", line.hidden.size(),
-                        " hidden bytes\">", blanks, "</span>", rest, "</p><p class=\"filled\">",
-                        before, "<mark class=\"", same ? "right" : "other", "\">", escape(guess),
-                        "</mark>", rest, "</p><p class=\"remark\">");
-  out += same ? cat("Just the hidden word. ") : cat("We had written “", escape(line.hidden), "”. ");
-  return out + cat("Sure of the whole word to ", percent(sure), ".</p>") +
-         candidates_table(line.filled) + "</article>";
+  return out + escape(line.original.substr(from));
+}
+
+std::string line_card(const DemoLine& line) {
+  size_t right = 0;
+  for (size_t i = 0; i < line.hidden.size(); ++i) {
+    right += line.right(i) ? 1 : 0;
+  }
+  const std::string blanks = with_hidden(line, [](size_t) {
+    return std::string("<span class=\"blank\" role=\"img\" aria-label=\"hidden\"></span>");
+  });
+  const std::string filled = with_hidden(line, [&](size_t i) {
+    return cat("<mark class=\"", line.right(i) ? "right" : "other", "\">",
+               escape(io::token_name(line.filled.masks.at(i).filled_with)), "</mark>");
+  });
+  std::string out = cat("<article class=\"card line\"><p class=\"given\">", blanks,
+                        "</p><p class=\"filled\">", filled, "</p><p class=\"remark\">", right,
+                        " of ", line.hidden.size(), " hidden letters as we wrote them.");
+  if (right < line.hidden.size()) {
+    out += cat(" We had written: “", escape(line.original), "”");
+  }
+  return out + "</p>" + candidates_table(line.filled) + "</article>";
 }
 
 std::string model_facts(const DemoModel& model) {
@@ -183,7 +182,7 @@ std::string demo_page(const DemoReport& report) {
                 "</section>");
   }
   page +=
-      cat("<section><h2>Missing words</h2><p>The same architecture reads raw bytes: no words, no "
+      cat("<section><h2>Missing letters</h2><p>The same architecture reads raw bytes: no words, no "
           "vocabulary. The bars are bytes it was not shown; it fills the surest first, then reads "
           "again.</p>",
           model_facts(report.text_model));

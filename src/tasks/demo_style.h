@@ -63,9 +63,9 @@ figcaption { display: grid; grid-template-columns: auto 1fr; gap: 1rem; align-it
 .line p { margin: 0; max-width: none; }
 .given, .filled { font: 1.25rem/1.5 var(--serif); }
 .given { color: var(--soft); }
-.blanks i { display: inline-block; width: .5em; height: .85em; margin: 0 1px; border-radius: 3px;
+.blank { display: inline-block; width: .5em; height: .85em; margin: 0 1px; border-radius: 3px;
             background: var(--soft); vertical-align: -.08em; opacity: .55; }
-mark { color: inherit; background: var(--warm-wash); border-radius: 6px; padding: .05em .2em;
+mark { color: inherit; background: var(--warm-wash); border-radius: 4px; padding: .05em .08em;
        white-space: pre-wrap; }
 mark.right { background: var(--good-wash); }
 .remark { font-size: .85rem; color: var(--soft); padding-top: .4rem; }

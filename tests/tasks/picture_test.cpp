@@ -276,6 +276,15 @@ TEST(AddNoise, IsTheSameEveryTimeAndNothingAtZero) {
   EXPECT_NE(a.data<uint8_t>()[0], a.data<uint8_t>()[1]);
 }
 
+TEST(DemoLine, BracesMarkTheHiddenBytes) {
+  const DemoLine line = parse_demo_line("a{bc}d{e}");
+  EXPECT_EQ(line.original, "abcde");
+  EXPECT_THAT(line.hidden, ElementsAre(1, 2, 4));
+  for (const char* wrong : {"abc", "a{b", "a}b", "a{{b}}", "a{}b"}) {
+    EXPECT_THROW(parse_demo_line(wrong), Error) << wrong;
+  }
+}
+
 TEST(DemoPage, HoldsEverythingAndEscapesWhatItShows) {
   DemoReport report;
   DemoPicture shown;
@@ -285,17 +294,15 @@ TEST(DemoPage, HoldsEverythingAndEscapesWhatItShows) {
   shown.answer.seen = shown.picture;
   shown.answer.attention = Array::zeros(DType::kF32, {4, 4});
   report.pictures = {shown};
-  DemoLine line;
-  line.original = "a <b> c";
-  line.hidden = "<b>";
-  line.filled.given = "a [MASK][MASK][MASK] c";
-  line.filled.masks = {{3, {{66, "<", 0.5}}, 66}, {4, {}, 104}, {5, {}, 68}};
+  DemoLine line = parse_demo_line("a {<b>} c");
+  line.filled.masks = {{3, {{66, "<", 0.5}}, 66}, {4, {}, 105}, {5, {}, 68}};
   report.lines = {line};
   const std::string page = demo_page(report);
   EXPECT_THAT(page, HasSubstr("<!doctype html>"));
   EXPECT_THAT(page, HasSubstr("data:image/png;base64,"));
   EXPECT_THAT(page, HasSubstr("&lt;1&gt;"));
-  EXPECT_THAT(page, HasSubstr("<mark class=\"right\">&lt;b&gt;</mark>"));
+  EXPECT_THAT(page, HasSubstr("a <mark class=\"right\">&lt;</mark><mark class=\"other\">c</mark>"));
+  EXPECT_THAT(page, HasSubstr("2 of 3 hidden letters"));
   EXPECT_EQ(page.find("http"), std::string::npos) << "the page must need nothing else";
 }
 

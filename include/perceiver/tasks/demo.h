@@ -22,11 +22,13 @@ struct DemoPicture {
   bool right() const { return !answer.classes.empty() && answer.classes[0].label == truth; }
 };
 
-/// One sentence with a part hidden and filled in again.
+/// One sentence with some of its bytes hidden and filled in again.
 struct DemoLine {
   std::string original;
-  std::string hidden;  ///< the part that was masked
-  FilledText filled;
+  std::vector<size_t> hidden;  ///< offsets of the masked bytes, in order
+  FilledText filled;           ///< one entry of `masks` per hidden byte
+  /// Whether the i-th hidden byte came back as it was.
+  bool right(size_t i) const;
 };
 
 /// A model's facts, as the page states them.
@@ -45,6 +47,9 @@ struct DemoReport {
   std::vector<DemoLine> lines;
   double seconds = 0;  ///< spent in the models
 };
+
+/// "a {b}c" hides the b. @throws Error(kFormat) for braces that do not pair or hide nothing
+DemoLine parse_demo_line(const std::string& marked);
 
 /// Runs `folder`/mnist-perceiver and `folder`/byte-mlm-perceiver on what `folder`/demo/demo.json
 /// lists.
