@@ -44,12 +44,13 @@ std::string exact(double value) {
 
 }  // namespace
 
-std::string recipe_fingerprint(const Json& recipe) {
-  Json kept = recipe;
-  for (const char* key : {"name", "description", "evaluate_every", "evaluate_limit",
+std::string recipe_fingerprint(const Recipe& recipe) {
+  Json kept = recipe.source;
+  for (const char* key : {"name", "description", "steps", "evaluate_every", "evaluate_limit",
                           "checkpoint_every", "save_dtype"}) {
     kept.erase(key);
   }
+  kept["schedule"]["steps"] = recipe.schedule.steps;
   return kept.dump();
 }
 

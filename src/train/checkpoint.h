@@ -16,9 +16,10 @@ struct RunState {
   std::string recipe;     ///< fingerprint of what must not change between save and resume
 };
 
-/// Everything of a recipe that shapes the run's arithmetic, as text: a resumed run must have the same.
-/// Names, descriptions and how often to evaluate or save may differ.
-std::string recipe_fingerprint(const Json& recipe);
+/// Everything of a recipe that shapes the arithmetic of a step, as text: a resumed run must have the
+/// same. Names, descriptions and how often to evaluate or save may differ; so may the number of steps
+/// as long as the schedule's length stays.
+std::string recipe_fingerprint(const Recipe& recipe);
 
 /// Writes weights ("model."), optimiser state ("optimiser.") and RunState, whole or not at all.
 /// @throws Error(kIo)

@@ -130,7 +130,7 @@ class ImageTask : public Task {
   }
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
-    return softmax_cross_entropy(outputs.at(output_), batch.targets, recipe_.label_smoothing);
+    return softmax_cross_entropy(outputs.at(output_), batch.targets.at(output_), recipe_.label_smoothing);
   }
 
   int64_t test_examples() const override { return test_.count(); }
@@ -145,8 +145,8 @@ class ImageTask : public Task {
       std::iota(chosen.begin(), chosen.end(), begin);
       const Batch batch = make_batch(test_, chosen, 0, AugmentSpec{});
       const at::Tensor logits = model.forward(batch.inputs, batch.request).at(output_);
-      correct += count_correct(logits, batch.targets);
-      loss_sum += softmax_cross_entropy(logits, batch.targets).item<double>() *
+      correct += count_correct(logits, batch.targets.at(output_));
+      loss_sum += softmax_cross_entropy(logits, batch.targets.at(output_)).item<double>() *
                   static_cast<double>(chosen.size());
       if (progress) {
         progress({"evaluate", begin + static_cast<int64_t>(chosen.size()), count, ""});
@@ -191,7 +191,7 @@ class ImageTask : public Task {
     }
     Batch batch;
     batch.inputs.arrays.emplace(input_.name, std::move(pixels));
-    batch.targets = std::move(labels);
+    batch.targets.emplace(output_, std::move(labels));
     return batch;
   }
 

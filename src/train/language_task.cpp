@@ -94,11 +94,11 @@ class LanguageTask : public Task {
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
     const at::Tensor& logits = outputs.at(output_);
-    const at::Tensor hidden = masked_cross_entropy(logits, batch.targets, batch.mask);
+    const at::Tensor hidden = masked_cross_entropy(logits, batch.targets.at(output_), batch.mask);
     if (recipe_.masking.visible_weight == 0) {
       return hidden;
     }
-    const at::Tensor visible = masked_cross_entropy(logits, batch.targets, batch.mask.logical_not());
+    const at::Tensor visible = masked_cross_entropy(logits, batch.targets.at(output_), batch.mask.logical_not());
     return hidden.add(visible, recipe_.masking.visible_weight);
   }
 
@@ -115,7 +115,7 @@ class LanguageTask : public Task {
   Batch make_batch(const MaskedBatch& masked) const {
     Batch batch;
     batch.inputs.arrays.emplace(input_.name, masked.shown);
-    batch.targets = masked.original;
+    batch.targets.emplace(output_, masked.original);
     batch.mask = masked.hidden;
     return batch;
   }
@@ -141,8 +141,8 @@ class LanguageTask : public Task {
       const at::Tensor logits = model.forward(batch.inputs, batch.request).at(output_);
       const auto hidden = batch.mask.sum().item<double>();
       places += hidden;
-      nats += masked_cross_entropy(logits, batch.targets, batch.mask).item<double>() * hidden;
-      correct += count_correct(masked_rows(logits, batch.mask), masked_rows(batch.targets, batch.mask));
+      nats += masked_cross_entropy(logits, batch.targets.at(output_), batch.mask).item<double>() * hidden;
+      correct += count_correct(masked_rows(logits, batch.mask), masked_rows(batch.targets.at(output_), batch.mask));
       if (progress) {
         progress({"evaluate", end, count, name});
       }

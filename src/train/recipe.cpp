@@ -103,7 +103,8 @@ ScheduleSpec read_schedule(Fields fields, int64_t steps) {
                                      ScheduleKind::kConstantCosine};
   ScheduleSpec schedule;
   schedule.kind = kKinds[fields.choice("kind", 1, {"constant", "cosine", "constant_cosine"})];
-  schedule.warmup_steps = fields.integer("warmup_steps", 0, 0, steps);
+  schedule.steps = fields.integer("steps", steps, 1, kMaxSteps);
+  schedule.warmup_steps = fields.integer("warmup_steps", 0, 0, schedule.steps);
   schedule.constant_fraction = fields.number("constant_fraction", 0.5, 0, 1);
   schedule.end_fraction = fields.number("end_fraction", 0, 0, 1);
   fields.finish();
@@ -174,10 +175,10 @@ SeriesDataSpec read_series(Fields fields) {
 
 void read_task(Fields& fields, const std::filesystem::path& data, Recipe& recipe) {
   constexpr TaskKind kKinds[] = {TaskKind::kImageClassification, TaskKind::kMaskedLanguageModel,
-                                 TaskKind::kSeriesClassification};
+                                 TaskKind::kSeries};
   fields.at("task");
   recipe.task = kKinds[fields.choice(
-      "task", 0, {"image_classification", "masked_language_model", "series_classification"})];
+      "task", 0, {"image_classification", "masked_language_model", "series"})];
   fields.at("data");
   switch (recipe.task) {
     case TaskKind::kImageClassification:
@@ -187,7 +188,7 @@ void read_task(Fields& fields, const std::filesystem::path& data, Recipe& recipe
       recipe.text = read_text(fields.object("data"), data);
       recipe.masking = read_masking(fields.object("masking"));
       break;
-    case TaskKind::kSeriesClassification:
+    case TaskKind::kSeries:
       recipe.series = read_series(fields.object("data"));
       break;
   }

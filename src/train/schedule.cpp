@@ -14,11 +14,11 @@ double half_cosine(double progress, double end) {
 
 }  // namespace
 
-double schedule_factor(const ScheduleSpec& spec, int64_t step, int64_t steps) {
+double schedule_factor(const ScheduleSpec& spec, int64_t step) {
   if (step < spec.warmup_steps) {
     return static_cast<double>(step + 1) / static_cast<double>(spec.warmup_steps);
   }
-  const auto rest = static_cast<double>(std::max<int64_t>(1, steps - spec.warmup_steps));
+  const auto rest = static_cast<double>(std::max<int64_t>(1, spec.steps - spec.warmup_steps));
   const double progress = static_cast<double>(step - spec.warmup_steps) / rest;
   switch (spec.kind) {
     case ScheduleKind::kConstant: return 1;

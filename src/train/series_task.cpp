@@ -1,4 +1,5 @@
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mse_loss.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -14,22 +15,23 @@
 namespace perceiver::train {
 namespace {
 
-constexpr const char* kTask = "series_classification";
+constexpr const char* kTask = "series";
 constexpr int64_t kTestBatch = 64;
 
-// Generated series. Class k has, in channel c, a wave of (2 + k + c mod 3) periods over the series
-// with a random phase, strength and drift, under noise. What tells classes apart is the period alone.
+// Generated series. Class k has, in channel c, a wave of (2 + k + c mod 3) periods over the input's
+// length, with random phase, strength and drift, under noise. What tells classes apart is the period
+// alone; what comes next follows from all of them.
 class SeriesTask : public Task {
  public:
   SeriesTask(const Recipe& recipe, const ModelSpec& model)
-      : recipe_(recipe),
-        input_(only_input(model, InputKind::kGrid, kTask)),
-        output_(only_output(model, kTask).name),
-        classes_(class_count(model, kTask)) {
+      : recipe_(recipe), input_(only_input(model, InputKind::kGrid, kTask)) {
     if (input_.index_dims.size() != 1) {
       throw Error(ErrorCode::kArgument, cat(kTask, " needs an input with one axis; ",
                                             printable(input_.name), " has ",
                                             input_.index_dims.size()));
+    }
+    for (const OutputSpec& output : model.outputs) {
+      take_output(model, output);
     }
   }
 
@@ -43,46 +45,95 @@ class SeriesTask : public Task {
   }
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
-    return softmax_cross_entropy(outputs.at(output_), batch.targets, recipe_.label_smoothing);
+    at::Tensor sum;
+    if (!state_.empty()) {
+      sum = softmax_cross_entropy(outputs.at(state_), batch.targets.at(state_), recipe_.label_smoothing);
+    }
+    if (!forecast_.empty()) {
+      const at::Tensor error = at::mse_loss(outputs.at(forecast_), batch.targets.at(forecast_));
+      sum = sum.defined() ? sum.add(error) : error;
+    }
+    return sum;
   }
 
   int64_t test_examples() const override { return recipe_.series.test_examples; }
 
+  // Beside the forecast's error stands that of repeating the last value seen.
   Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const override {
     const c10::AutoGradMode no_gradients(false);
     const int64_t count = limit > 0 ? std::min(limit, test_examples()) : test_examples();
     double correct = 0;
+    double squares = 0;
+    double naive_squares = 0;
     for (int64_t begin = 0; begin < count; begin += kTestBatch) {
       std::vector<uint64_t> examples;
       for (int64_t i = begin; i < std::min(begin + kTestBatch, count); ++i) {
         examples.push_back(static_cast<uint64_t>(recipe_.series.train_examples + i));
       }
+      const auto size = static_cast<double>(examples.size());
       const Batch batch = make_batch(examples);
-      const at::Tensor logits = model.forward(batch.inputs, batch.request).at(output_);
-      correct += count_correct(logits, batch.targets);
+      const nn::TensorMap outputs = model.forward(batch.inputs, batch.request);
+      if (!state_.empty()) {
+        correct += count_correct(outputs.at(state_), batch.targets.at(state_));
+      }
+      if (!forecast_.empty()) {
+        const at::Tensor& wanted = batch.targets.at(forecast_);
+        const at::Tensor last = batch.inputs.arrays.at(input_.name).slice(1, -1).expand_as(wanted);
+        squares += at::mse_loss(outputs.at(forecast_), wanted).item<double>() * size;
+        naive_squares += at::mse_loss(last, wanted).item<double>() * size;
+      }
       if (progress) {
         progress({"evaluate", begin + static_cast<int64_t>(examples.size()), count, ""});
       }
     }
-    return {{"accuracy", correct / static_cast<double>(count)}};
+    const auto n = static_cast<double>(count);
+    Metrics metrics;
+    if (!state_.empty()) {
+      metrics.emplace_back("accuracy", correct / n);
+    }
+    if (!forecast_.empty()) {
+      metrics.emplace_back("forecast_rmse", std::sqrt(squares / n));
+      metrics.emplace_back("last_value_rmse", std::sqrt(naive_squares / n));
+    }
+    return metrics;
   }
 
  private:
+  void take_output(const ModelSpec& model, const OutputSpec& output) {
+    const int64_t width = output_width(model, output);
+    if (output.single_row && state_.empty()) {
+      state_ = output.name;
+      classes_ = width;
+    } else if (output.index_dims.size() == 1 && width == input_.channels && forecast_.empty()) {
+      forecast_ = output.name;
+      horizon_ = output.index_dims[0];
+    } else {
+      throw Error(ErrorCode::kArgument,
+                  cat(kTask, ": output ", printable(output.name), " is neither one row of classes nor "
+                      "a series of the input's ", input_.channels, " channels (it has ", width, ")"));
+    }
+  }
+
   Batch make_batch(const std::vector<uint64_t>& examples) const {
     const int64_t steps = input_.index_dims[0];
     const auto count = static_cast<int64_t>(examples.size());
-    at::Tensor values = at::empty({count, steps, input_.channels}, at::kFloat);
+    at::Tensor values = at::empty({count, steps + horizon_, input_.channels}, at::kFloat);
     at::Tensor labels = at::empty({count}, at::kLong);
     float* out = values.mutable_data_ptr<float>();
     for (int64_t i = 0; i < count; ++i) {
       Random random{recipe_.seed, kSeries, examples[static_cast<size_t>(i)]};
       const int64_t label = random.below(classes_);
       labels.mutable_data_ptr<int64_t>()[i] = label;
-      write_series(label, random, out + i * steps * input_.channels);
+      write_series(label, random, out + i * (steps + horizon_) * input_.channels);
     }
     Batch batch;
-    batch.inputs.arrays.emplace(input_.name, std::move(values));
-    batch.targets = std::move(labels);
+    batch.inputs.arrays.emplace(input_.name, values.slice(1, 0, steps).contiguous());
+    if (!state_.empty()) {
+      batch.targets.emplace(state_, std::move(labels));
+    }
+    if (!forecast_.empty()) {
+      batch.targets.emplace(forecast_, values.slice(1, steps).contiguous());
+    }
     return batch;
   }
 
@@ -93,7 +144,7 @@ class SeriesTask : public Task {
       const double phase = random.uniform(0, 2 * std::numbers::pi);
       const double strength = random.uniform(0.7, 1.3);
       const double drift = random.uniform(-0.5, 0.5);
-      for (int64_t t = 0; t < steps; ++t) {
+      for (int64_t t = 0; t < steps + horizon_; ++t) {
         const double x = static_cast<double>(t) / static_cast<double>(steps);
         const double noise = random.uniform(-1, 1) * recipe_.series.noise;
         const double wave = strength * std::sin(2 * std::numbers::pi * periods * x + phase);
@@ -104,8 +155,9 @@ class SeriesTask : public Task {
 
   const Recipe& recipe_;
   InputSpec input_;
-  std::string output_;
-  int64_t classes_ = 0;
+  std::string state_, forecast_;  // output names; empty = the model has none
+  int64_t classes_ = 1;
+  int64_t horizon_ = 0;
 };
 
 }  // namespace

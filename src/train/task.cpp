@@ -9,7 +9,7 @@ std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, Ta
   switch (recipe.task) {
     case TaskKind::kImageClassification: return make_image_task(recipe, model, data);
     case TaskKind::kMaskedLanguageModel: return make_language_task(recipe, model, data);
-    case TaskKind::kSeriesClassification: return make_series_task(recipe, model, data);
+    case TaskKind::kSeries: return make_series_task(recipe, model, data);
   }
   throw Error(ErrorCode::kInternal, "a task kind without a task");
 }
@@ -33,13 +33,17 @@ const OutputSpec& only_output(const ModelSpec& model, const char* task) {
   return model.outputs[0];
 }
 
+int64_t output_width(const ModelSpec& model, const OutputSpec& output) {
+  return output.head == HeadKind::kNone ? model.decoder.output_channels : output.head_channels;
+}
+
 int64_t class_count(const ModelSpec& model, const char* task) {
   const OutputSpec& output = only_output(model, task);
   if (!output.single_row && model.decoder.kind == DecoderKind::kCrossAttend) {
     throw Error(ErrorCode::kArgument, cat(task, " needs an output of one row (single_row); output ",
                                           printable(output.name), " has several"));
   }
-  return output.head == HeadKind::kNone ? model.decoder.output_channels : output.head_channels;
+  return output_width(model, output);
 }
 
 double count_correct(const at::Tensor& logits, const at::Tensor& labels) {

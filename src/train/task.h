@@ -16,8 +16,8 @@ namespace perceiver::train {
 struct Batch {
   nn::TensorInputs inputs;
   nn::TensorRequest request;
-  at::Tensor targets;  ///< what the loss compares with; the task knows the shape
-  at::Tensor mask;     ///< which targets count; undefined = all
+  nn::TensorMap targets;  ///< by output name: what the loss compares with
+  at::Tensor mask;        ///< which targets count; undefined = all
 };
 
 /// Data, loss and metrics of one kind of problem. The loop in train.cpp knows nothing else about it:
@@ -48,7 +48,9 @@ std::unique_ptr<Task> make_series_task(const Recipe& recipe, const ModelSpec& mo
 /// @throws Error(kArgument) when there are more or the input is of another kind
 const InputSpec& only_input(const ModelSpec& model, InputKind kind, const char* task);
 const OutputSpec& only_output(const ModelSpec& model, const char* task);
-/// Classes a single-row output gives: the width of its logits.
+/// Width of an output's logits: its head's, or the decoder's own.
+int64_t output_width(const ModelSpec& model, const OutputSpec& output);
+/// Classes the only output tells apart.
 /// @throws Error(kArgument) unless it is one row that drops its index axis
 int64_t class_count(const ModelSpec& model, const char* task);
 

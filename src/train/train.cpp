@@ -64,7 +64,7 @@ class Run {
         task_(make_task(recipe, recipe.model, TaskData::kTrainAndTest)),
         model_(recipe.model, initial_weights(recipe)),
         optimiser_(recipe.optimiser, own_tensors()) {
-    state_.recipe = recipe_fingerprint(recipe.source);
+    state_.recipe = recipe_fingerprint(recipe);
     if (options.resume) {
       state_ = load_checkpoint(checkpoint_path(), state_.recipe, model_.parameters(), optimiser_);
       read_log();
@@ -145,7 +145,7 @@ class Run {
       refuse(index + 1, "the norm of the gradients", record.gradient_norm);
     }
     record.learning_rate = recipe_.optimiser.learning_rate *
-                           schedule_factor(recipe_.schedule, index, recipe_.steps);
+                           schedule_factor(recipe_.schedule, index);
     optimiser_.step(record.learning_rate);
     clear_gradients(model_.parameters());
     state_.mean_loss = index == 0 ? record.loss

@@ -101,4 +101,23 @@ inline Json language_recipe() {
     "batch_size": 16, "steps": 30, "seed": 7})");
 }
 
+inline Json series_recipe() {
+  return Json::parse(R"({
+    "name": "tiny-series", "task": "series",
+    "model": {"spec": {
+      "name": "tiny-series",
+      "inputs": [{"name": "sensors", "kind": "grid", "index_dims": [16], "channels": 2,
+                  "position": {"kind": "fourier", "num_bands": 4}}],
+      "encoder": {"num_latents": 4, "latent_channels": 16, "self_attend": {"num_heads": 2},
+                  "num_self_attends_per_block": 1},
+      "decoder": {"output_channels": 16, "pad_queries": true},
+      "outputs": [{"name": "state", "query": "learned", "index_dims": [1], "channels": 16,
+                   "head": "linear", "head_channels": 3, "single_row": true},
+                  {"name": "next", "query": "learned", "index_dims": [4], "channels": 16,
+                   "head": "linear", "head_channels": 2}]}},
+    "data": {"train_examples": 64, "test_examples": 70, "noise": 0},
+    "optimiser": {"kind": "adamw", "learning_rate": 0.01, "clip_norm": 1},
+    "batch_size": 16, "steps": 60, "seed": 2})");
+}
+
 }  // namespace perceiver::train::test

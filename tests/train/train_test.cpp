@@ -17,6 +17,7 @@ namespace {
 
 using test::image_recipe;
 using test::language_recipe;
+using test::series_recipe;
 using test::TemporaryFolder;
 
 constexpr uint64_t kAnySize = uint64_t{1} << 30;
@@ -74,6 +75,16 @@ TEST_F(Training, ClassifierLearnsLeftFromRight) {
   EXPECT_EQ(result.metrics[0].second, 1);
 }
 
+TEST_F(Training, SeriesModelTellsStatesAndWhatComesNext) {
+  const TrainResult result = run(series_recipe(), "out");
+  EXPECT_LT(losses_.back(), 0.7 * losses_.front());
+  ASSERT_EQ(result.metrics.size(), 3U);
+  EXPECT_EQ(result.metrics[0].first, "accuracy");
+  EXPECT_GT(result.metrics[0].second, 0.5);
+  EXPECT_EQ(result.metrics[2].first, "last_value_rmse");
+  EXPECT_LT(result.metrics[1].second, result.metrics[2].second);
+}
+
 TEST_F(Training, EqualRunsAreEqualBitForBit) {
   run(image_recipe(), "a");
   run(image_recipe(), "b");
@@ -110,6 +121,21 @@ TEST_F(Training, ResumeRefusesAnotherRecipe) {
   Json renamed = image_recipe();
   renamed["description"] = "changes nothing";
   EXPECT_EQ(run(renamed, "out", 0, true).steps, 12);
+}
+
+TEST_F(Training, ARunEndsEarlyOrGoesOnWhenItsScheduleIsNamed) {
+  Json whole = image_recipe();
+  whole["schedule"]["steps"] = 12;
+  run(whole, "whole");
+  Json cut = whole;
+  cut["steps"] = 5;
+  run(cut, "out");
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out/model.safetensors"));
+  run(whole, "out", 0, true);
+  EXPECT_EQ(bytes_of("whole/model.safetensors"), bytes_of("out/model.safetensors"));
+  Json longer = image_recipe();
+  longer["steps"] = 20;  // and so another cosine
+  EXPECT_THROW(run(longer, "out", 0, true), Error);
 }
 
 TEST_F(Training, ResumeNamesADamagedCheckpoint) {
@@ -221,9 +247,12 @@ TEST_F(Training, RefusesAModelThatDoesNotFitTheDataBeforeTheFirstStep) {
   json["data"]["short_minimum"] = 20;
   expect_refused(json, "data.short_minimum is 20 bytes, the model reads 14");
   json = image_recipe();
-  json["task"] = "series_classification";
+  json["task"] = "series";
   json["data"] = Json::object();
   expect_refused(json, "needs an input with one axis");
+  json = series_recipe();
+  json["model"]["spec"]["outputs"][1]["head_channels"] = 3;
+  expect_refused(json, "output next is neither one row of classes nor a series of the input's 2 channels");
 }
 
 TEST_F(Training, LocalAttentionNeedsEqualWidths) {

@@ -21,7 +21,8 @@ namespace perceiver::train {
 enum class TaskKind {
   kImageClassification,    ///< one grid input [H, W, c], one output [B, classes]
   kMaskedLanguageModel,    ///< one text input, one output [B, T, vocab]
-  kSeriesClassification,   ///< one grid input [T, c] of generated series, one output [B, classes]
+  kSeries,  ///< one grid input [T, c] of generated series; an output [B, classes], one of the c
+            ///< channels' next values [B, horizon, c], or both
 };
 
 enum class OptimiserKind { kAdamW, kLamb };
@@ -44,7 +45,8 @@ enum class ScheduleKind {
 
 struct ScheduleSpec {
   ScheduleKind kind = ScheduleKind::kCosine;
-  int64_t warmup_steps = 0;        ///< rises linearly to 1 first; part of the run's steps
+  int64_t steps = 0;               ///< its length; default: the run's. A run may be cut short of it
+  int64_t warmup_steps = 0;        ///< rises linearly to 1 first; part of `steps`
   double constant_fraction = 0.5;  ///< kConstantCosine
   double end_fraction = 0;
 };
