@@ -1,7 +1,7 @@
 // Completes a text in which [MASK] stands for one unknown byte: fill_mask MODEL "Text with [MASK]"
-#include <perceiver/perceiver.h>
-
 #include <iostream>
+
+#include <perceiver/perceiver.h>
 
 int main(int argc, char** argv) {
   if (argc != 3) {

@@ -1,7 +1,7 @@
 // Tensors in, tensors out, for any model folder: forward MODEL IN.safetensors OUT.safetensors
-#include <perceiver/perceiver.h>
-
 #include <iostream>
+
+#include <perceiver/perceiver.h>
 
 int main(int argc, char** argv) {
   if (argc != 4) {
