@@ -2,9 +2,9 @@
 
 // Everything a program needs that asks a Perceiver something:
 //
-//   auto model = perceiver::tasks::open_model("folder");                   // spec, weights, engine
-//   auto inputs = perceiver::io::read_safetensors("in.safetensors");       // names:
-//   tasks/forward.h auto answers = perceiver::tasks::forward(*model.engine, inputs);
+//   auto model = perceiver::tasks::open_model("folder");              // spec, weights, engine
+//   auto inputs = perceiver::io::read_safetensors("in.safetensors");  // names: tasks/forward.h
+//   auto answers = perceiver::tasks::forward(*model.engine, inputs);
 //
 // No LibTorch header is included here. Link Perceiver::tasks.
 
