@@ -26,7 +26,7 @@ build: $(BUILD)/build.ninja  ## build the program: build/bin/perceiver
 	@ninja -C $(BUILD) -j $(JOBS) perceiver
 
 demo: build  ## run the two shipped models on samples; writes build/demo.html
-	$(program) demo --html $(BUILD)/demo.html
+	$(program) demo --page $(BUILD)/demo.html
 
 test: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## build everything and run the tests
 	@ninja -C $(BUILD) -j $(JOBS)
