@@ -63,7 +63,7 @@ class NnEngine : public Engine {
 
   std::unique_ptr<Encoded> encode(const ModelInputs& inputs, Trace* trace) override {
     const at::NoGradGuard no_grad;
-    TensorTrace traced{.attention = trace != nullptr && trace->attention, .tensors = {}};
+    TensorTrace traced = like(trace);
     TokenArray tokens = model_.preprocess(
         {to_tensors(inputs.arrays), to_tensors(inputs.masks), to_tensors(inputs.replaced)});
     at::Tensor latents = model_.encode(tokens, trace != nullptr ? &traced : nullptr);
@@ -83,7 +83,7 @@ class NnEngine : public Engine {
     if (ours == nullptr) {
       throw Error(ErrorCode::kArgument, "these latents were encoded by another engine");
     }
-    TensorTrace traced{.attention = trace != nullptr && trace->attention, .tensors = {}};
+    TensorTrace traced = like(trace);
     const TensorRequest tensors{request.only,
                                 request.points,
                                 to_tensors(request.queries),
@@ -97,6 +97,15 @@ class NnEngine : public Engine {
   }
 
  private:
+  static TensorTrace like(const Trace* trace) {
+    TensorTrace traced;
+    if (trace != nullptr) {
+      traced.attention = trace->attention;
+      traced.only = trace->only;
+    }
+    return traced;
+  }
+
   static void merge(const TensorTrace& traced, Trace* trace) {
     if (trace != nullptr) {
       for (auto& [name, array] : to_arrays(traced.tensors)) {

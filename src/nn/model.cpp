@@ -56,8 +56,17 @@ at::Tensor joint_mask(const TokenArray& tokens, int64_t batch, const at::Device&
   return at::cat(masks, 1);
 }
 
+bool wants(const TensorTrace* trace, const std::string& key) {
+  if (trace == nullptr || (!trace->attention && key.starts_with("attention."))) {
+    return false;
+  }
+  return trace->only.empty() ||
+         std::any_of(trace->only.begin(), trace->only.end(),
+                     [&](const std::string& beginning) { return key.starts_with(beginning); });
+}
+
 void record(TensorTrace* trace, const std::string& key, const at::Tensor& value) {
-  if (trace != nullptr) {
+  if (wants(trace, key)) {
     trace->tensors[key] = value;
   }
 }
@@ -158,7 +167,7 @@ at::Tensor Model::encode(const TokenArray& tokens, TensorTrace* trace) {
       }
       at::Tensor map;
       latents = module.cross_attend(latents, keys_values, key_mask, {}, training_,
-                                    trace != nullptr && trace->attention ? &map : nullptr);
+                                    wants(trace, "attention.encoder") ? &map : nullptr);
       if (map.defined()) {
         record(trace,
                crosses == 1 ? "attention.encoder" : cat("attention.encoder.", crosses_done - 1),
@@ -171,8 +180,8 @@ at::Tensor Model::encode(const TokenArray& tokens, TensorTrace* trace) {
       const AttentionModule module(parameters_, cat("encoder.block.", step.weight_set, ".", layer),
                                    shape_.self, spec_.compatibility);
       at::Tensor map;
-      latents = module.self_attend(latents, training_,
-                                   trace != nullptr && trace->attention ? &map : nullptr);
+      latents =
+          module.self_attend(latents, training_, wants(trace, "attention.self") ? &map : nullptr);
       if (map.defined()) {
         record(trace, cat("attention.self.", layers_done), map);
       }
@@ -216,15 +225,15 @@ at::Tensor decode_output(DecodeParts& parts, const OutputSpec& output, const Que
     const int64_t end = std::min(begin + rows_per_block, queries.count());
     const at::Tensor block = queries.block(begin, end);
     at::Tensor map;
-    const bool wants_map = parts.trace != nullptr && parts.trace->attention;
+    const bool wants_map = wants(parts.trace, "attention.decoder");
     at::Tensor rows = parts.module.cross_attend(block, parts.latents, {}, queries.mask(begin, end),
                                                 parts.context.training, wants_map ? &map : nullptr);
-    if (parts.trace != nullptr) {
+    if (wants(parts.trace, "decoder_queries") || wants(parts.trace, "decoder_output")) {
       parts.queries.push_back(block);
       parts.rows.push_back(rows);
-      if (wants_map) {
-        parts.maps.push_back(map);
-      }
+    }
+    if (wants_map) {
+      parts.maps.push_back(map);
     }
     collected.add(project_rows(parts.context, output, std::move(rows)), begin);
     if (progress) {
@@ -280,12 +289,12 @@ TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens,
     const at::Tensor decoded = decode_output(parts, output, queries, rows, request.progress);
     outputs[query.name] = shape_output(context, output, queries, decoded);
   }
-  if (trace != nullptr && !parts.queries.empty()) {
+  if (!parts.queries.empty()) {
     record(trace, "decoder_queries", at::cat(parts.queries, 1));
     record(trace, "decoder_output", at::cat(parts.rows, 1));
-    if (!parts.maps.empty()) {
-      record(trace, "attention.decoder", at::cat(parts.maps, 2));
-    }
+  }
+  if (!parts.maps.empty()) {
+    record(trace, "attention.decoder", at::cat(parts.maps, 2));
   }
   return outputs;
 }

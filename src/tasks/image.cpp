@@ -162,6 +162,7 @@ ImageAnswer classify_image(const Bundle& bundle, Engine& engine, const io::Image
   inputs.arrays[input.name] = values.reshape({1, values.size(0), values.size(1), values.size(2)});
   Trace trace;
   trace.attention = options.attention;
+  trace.only = {"attention.encoder"};
   const ArrayMap answers = engine.forward(inputs, {}, options.attention ? &trace : nullptr);
   const Array logits = answers.at(bundle.spec.outputs[0].name).to(DType::kF32);
   ImageAnswer answer;

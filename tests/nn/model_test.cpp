@@ -215,12 +215,22 @@ TEST(Model, LearnedPositionsAreResizedToOtherPlanes) {
 TEST(Model, AttentionMapsComeOnRequestAndSumToOne) {
   const at::NoGradGuard no_grad;
   Model model = make_model(image_classifier());
-  TensorTrace trace{.attention = true, .tensors = {}};
+  TensorTrace trace{.attention = true, .only = {}, .tensors = {}};
   model.forward({{{"inputs", at::randn({2, 4, 6, 3}, at::kDouble)}}, {}, {}}, {}, &trace);
   ASSERT_EQ(trace.tensors.at("attention.encoder").sizes(), (at::IntArrayRef{2, 1, 5, 24}));
   ASSERT_EQ(trace.tensors.at("attention.self.3").sizes(), (at::IntArrayRef{2, 2, 5, 5}));
   ASSERT_EQ(trace.tensors.at("attention.decoder").sizes(), (at::IntArrayRef{2, 1, 1, 5}));
   EXPECT_LT((trace.tensors.at("attention.encoder").sum(-1) - 1).abs().max().item<double>(), 1e-12);
+}
+
+TEST(Model, TracesOnlyWhatIsAskedFor) {
+  const at::NoGradGuard no_grad;
+  Model model = make_model(image_classifier());
+  TensorTrace trace{.attention = true, .only = {"attention.encoder", "latents.0"}, .tensors = {}};
+  model.forward({{{"inputs", at::randn({2, 4, 6, 3}, at::kDouble)}}, {}, {}}, {}, &trace);
+  ASSERT_EQ(trace.tensors.size(), 2U);
+  EXPECT_TRUE(trace.tensors.contains("attention.encoder"));
+  EXPECT_TRUE(trace.tensors.contains("latents.0"));
 }
 
 TEST(Model, CallersQueriesAndCoordinatesAreAnswered) {

@@ -40,6 +40,7 @@ struct TensorRequest {
 /// Intermediate tensors; keys as in perceiver::Trace.
 struct TensorTrace {
   bool attention = false;
+  std::vector<std::string> only;
   TensorMap tensors;
 };
 

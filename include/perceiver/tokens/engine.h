@@ -43,6 +43,7 @@ struct OutputRequest {
 ///   [B, H, O, N].
 struct Trace {
   bool attention = false;
+  std::vector<std::string> only;  ///< beginnings of keys to record; empty = every key
   ArrayMap arrays;
 };
 

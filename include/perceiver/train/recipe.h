@@ -58,9 +58,10 @@ struct InitSpec {
   double embedding_scale = 1;           ///< factor on token embeddings
   bool sinusoidal_positions = false;    ///< trainable position tables start as waves, not as noise
   double position_scale = 1;            ///< factor on trainable position tables of inputs and queries
-  /// > 0: latent i starts by reading the i-th part of the input and outputs by reading their own
-  /// neighbourhood, the more sharply the larger. Needs sinusoidal_positions and equal widths. Short
-  /// runs gain most: from random attention a latent bottleneck takes long to find "next to".
+  /// > 0: latent i starts by reading the i-th part of the input (and rows of a text's output by reading
+  /// their own neighbourhood), the more sharply the larger. For a grid with Fourier positions no wider
+  /// than the latents, or a text with sinusoidal_positions and equal widths throughout. Short runs gain
+  /// most: from random attention a latent bottleneck takes long to find "next to".
   double local_attention = 0;
 };
 
