@@ -12,8 +12,7 @@ struct Affine {
 };
 
 Affine draw(const AugmentSpec& spec, Random& random) {
-  const double angle =
-      random.uniform(-spec.rotation, spec.rotation) * std::numbers::pi / 180;
+  const double angle = random.uniform(-spec.rotation, spec.rotation) * std::numbers::pi / 180;
   const double scale_x = 1 / (1 + random.uniform(-spec.scale, spec.scale));
   const double scale_y = 1 / (1 + random.uniform(-spec.scale, spec.scale));
   const double shear = random.uniform(-spec.shear, spec.shear);
@@ -61,8 +60,8 @@ void augment(const AugmentSpec& spec, const PictureSize& size, Random& random, c
       const double fx = from_x - static_cast<double>(x0);
       const double fy = from_y - static_cast<double>(y0);
       for (int64_t channel = 0; channel < size.channels; ++channel) {
-        const double top = (1 - fx) * pixel(size, in, y0, x0, channel) +
-                           fx * pixel(size, in, y0, x0 + 1, channel);
+        const double top =
+            (1 - fx) * pixel(size, in, y0, x0, channel) + fx * pixel(size, in, y0, x0 + 1, channel);
         const double bottom = (1 - fx) * pixel(size, in, y0 + 1, x0, channel) +
                               fx * pixel(size, in, y0 + 1, x0 + 1, channel);
         *out++ = static_cast<float>((1 - fy) * top + fy * bottom);

@@ -1,10 +1,11 @@
 #include "train/checkpoint.h"
 
-#include <c10/core/GradMode.h>
-
 #include <charconv>
 #include <limits>
+
 #include <nlohmann/json.hpp>
+
+#include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -17,7 +18,8 @@ namespace {
 constexpr const char* kModel = "model.";
 constexpr const char* kOptimiser = "optimiser.";
 
-const std::string& metadata(const io::Metadata& data, const std::string& key, const std::string& where) {
+const std::string& metadata(const io::Metadata& data, const std::string& key,
+                            const std::string& where) {
   const auto found = data.find(key);
   if (found == data.end()) {
     throw Error(ErrorCode::kFormat, cat(where, ": not a training checkpoint (no ", key, ")"));
@@ -63,9 +65,10 @@ void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& pa
   for (auto& [name, array] : optimiser.state()) {
     arrays.emplace(kOptimiser + name, array);
   }
-  io::write_safetensors(path, arrays, {{"step", std::to_string(state.step)},
-                                       {"mean_loss", exact(state.mean_loss)},
-                                       {"recipe", state.recipe}});
+  io::write_safetensors(path, arrays,
+                        {{"step", std::to_string(state.step)},
+                         {"mean_loss", exact(state.mean_loss)},
+                         {"recipe", state.recipe}});
 }
 
 RunState load_checkpoint(const std::filesystem::path& path, const std::string& fingerprint,
@@ -76,7 +79,8 @@ RunState load_checkpoint(const std::filesystem::path& path, const std::string& f
   RunState state;
   state.recipe = metadata(data, "recipe", where);
   if (state.recipe != fingerprint) {
-    throw Error(ErrorCode::kFormat, cat(where, " was written by another recipe; resume needs the one "
+    throw Error(ErrorCode::kFormat, cat(where,
+                                        " was written by another recipe; resume needs the one "
                                         "in recipe.json beside it"));
   }
   state.step = parse<int64_t>(metadata(data, "step", where), "step", where);
@@ -85,9 +89,9 @@ RunState load_checkpoint(const std::filesystem::path& path, const std::string& f
   for (auto& entry : parameters.entries()) {
     const auto found = arrays.find(kModel + entry.info.name);
     if (found == arrays.end() || found->second.shape() != entry.info.shape) {
-      throw Error(ErrorCode::kFormat, cat(where, ": tensor ", kModel, entry.info.name,
-                                          " is missing or has another shape than ",
-                                          shape_string(entry.info.shape)));
+      throw Error(ErrorCode::kFormat,
+                  cat(where, ": tensor ", kModel, entry.info.name,
+                      " is missing or has another shape than ", shape_string(entry.info.shape)));
     }
     entry.tensor.copy_(nn::to_tensor(found->second));
   }

@@ -59,7 +59,8 @@ std::string nearest_word(const std::string& wrong, const std::vector<std::string
 
 Fields::Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
   if (!object.is_object()) {
-    throw Error(ErrorCode::kFormat, cat(where_, ": needs an object {...}, is ", object.type_name()));
+    throw Error(ErrorCode::kFormat,
+                cat(where_, ": needs an object {...}, is ", object.type_name()));
   }
 }
 
@@ -89,8 +90,8 @@ double Fields::number(const std::string& key, double fallback, double minimum, d
   }
   const double value = object_.at(key).get<double>();
   if (!(value >= minimum && value <= maximum)) {
-    throw Error(ErrorCode::kArgument, cat(where(key), " is ", value, ", must be between ", minimum,
-                                          " and ", maximum));
+    throw Error(ErrorCode::kArgument,
+                cat(where(key), " is ", value, ", must be between ", minimum, " and ", maximum));
   }
   return value;
 }
@@ -102,7 +103,8 @@ int64_t Fields::integer(const std::string& key, int64_t fallback, int64_t minimu
   }
   // Also 1e4, which JSON reads as a float. Beyond 2^53 a float is not exact.
   const Json& json = object_.at(key);
-  const bool whole = json.is_number_float() && std::floor(json.get<double>()) == json.get<double>() &&
+  const bool whole = json.is_number_float() &&
+                     std::floor(json.get<double>()) == json.get<double>() &&
                      std::fabs(json.get<double>()) < 0x1p53;
   if (!json.is_number_integer() && !whole) {
     wrong_type(key, "a whole number");
@@ -144,8 +146,8 @@ size_t Fields::choice(const std::string& key, size_t fallback,
   const std::string word = text(key, "");
   const auto found = std::find(words.begin(), words.end(), word);
   if (found == words.end()) {
-    throw Error(ErrorCode::kFormat, cat(where(key), " is '", printable(word, 40), "', must be one of: ",
-                                        list(words)));
+    throw Error(ErrorCode::kFormat,
+                cat(where(key), " is '", printable(word, 40), "', must be one of: ", list(words)));
   }
   return static_cast<size_t>(found - words.begin());
 }
@@ -161,9 +163,9 @@ void Fields::finish() const {
     }
     const std::vector<std::string> known(known_.begin(), known_.end());
     const std::string near = nearest_word(key, known);
-    throw Error(ErrorCode::kFormat,
-                cat(where_, ": unknown key '", printable(key, 40), "'",
-                    near.empty() ? cat("; known: ", list(known)) : cat("; did you mean '", near, "'?")));
+    throw Error(ErrorCode::kFormat, cat(where_, ": unknown key '", printable(key, 40), "'",
+                                        near.empty() ? cat("; known: ", list(known))
+                                                     : cat("; did you mean '", near, "'?")));
   }
 }
 

@@ -1,12 +1,11 @@
 #include "train/idx.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string_view>
 #include <vector>
+#include <zlib.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"
@@ -81,16 +80,18 @@ Array read_idx(const std::filesystem::path& path) {
   const std::string where = printable(path.string());
   const std::string bytes = read_maybe_gzip(path, kMaxIdxBytes);
   if (bytes.size() < 4 || bytes[0] != 0 || bytes[1] != 0) {
-    throw Error(ErrorCode::kFormat, cat(where, ": not an IDX file (it begins with 00 00 <type> <rank>)"));
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": not an IDX file (it begins with 00 00 <type> <rank>)"));
   }
   if (bytes[2] != 8) {
-    throw Error(ErrorCode::kUnsupported,
-                cat(where, ": IDX type ", static_cast<int>(bytes[2]), ", only 8 (unsigned bytes) is read"));
+    throw Error(ErrorCode::kUnsupported, cat(where, ": IDX type ", static_cast<int>(bytes[2]),
+                                             ", only 8 (unsigned bytes) is read"));
   }
   const auto rank = static_cast<size_t>(static_cast<unsigned char>(bytes[3]));
   const size_t header = 4 + 4 * rank;
   if (rank == 0 || rank > 8 || bytes.size() < header) {
-    throw Error(ErrorCode::kFormat, cat(where, ": IDX header of rank ", rank, " is cut or impossible"));
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": IDX header of rank ", rank, " is cut or impossible"));
   }
   const uint64_t held = bytes.size() - header;
   std::vector<int64_t> shape;
@@ -101,8 +102,8 @@ Array read_idx(const std::filesystem::path& path) {
     count = count > held ? count : count * static_cast<uint64_t>(shape.back());
   }
   if (count != held || count == 0) {
-    throw Error(ErrorCode::kFormat, cat(where, ": IDX shape ", shape_string(shape), " does not fit the ",
-                                        held, " bytes that follow it"));
+    throw Error(ErrorCode::kFormat, cat(where, ": IDX shape ", shape_string(shape),
+                                        " does not fit the ", held, " bytes that follow it"));
   }
   Array array = Array::zeros(DType::kU8, std::move(shape));
   std::memcpy(array.mutable_bytes(), bytes.data() + header, count);

@@ -1,9 +1,9 @@
-#include <ATen/ops/empty.h>
-#include <c10/core/GradMode.h>
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
+
+#include <ATen/ops/empty.h>
+#include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -26,10 +26,12 @@ struct Normalisation {
 };
 
 std::vector<double> numbers(const Json& json, const std::string& where, int64_t channels) {
-  const bool fits = json.is_array() && std::cmp_equal(json.size(), channels) &&
-                    std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_number(); });
+  const bool fits =
+      json.is_array() && std::cmp_equal(json.size(), channels) &&
+      std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_number(); });
   if (!fits) {
-    throw Error(ErrorCode::kFormat, cat(where, " must be a list of ", channels, " number(s), one per "
+    throw Error(ErrorCode::kFormat, cat(where, " must be a list of ", channels,
+                                        " number(s), one per "
                                         "channel of the model's input"));
   }
   return json.get<std::vector<double>>();
@@ -84,10 +86,10 @@ LabelledImages read_images(const std::filesystem::path& images, const std::files
   std::vector<int64_t> wanted = input.index_dims;
   wanted.push_back(input.channels);
   if (pixels.dim() != 4 || !std::equal(wanted.begin(), wanted.end(), pixels.shape().begin() + 1)) {
-    throw Error(ErrorCode::kArgument,
-                cat(printable(images.string()), " holds ", shape_string(pixels.shape()),
-                    ", the model's input ", printable(input.name), " needs [n] of ",
-                    shape_string(wanted)));
+    throw Error(
+        ErrorCode::kArgument,
+        cat(printable(images.string()), " holds ", shape_string(pixels.shape()),
+            ", the model's input ", printable(input.name), " needs [n] of ", shape_string(wanted)));
   }
   data.images = std::move(pixels);
   data.labels = read_idx(labels);
@@ -107,9 +109,9 @@ class ImageTask : public Task {
         input_(only_input(model, InputKind::kGrid, kTask)),
         output_(only_output(model, kTask).name) {
     if (input_.index_dims.size() != 2) {
-      throw Error(ErrorCode::kArgument, cat(kTask, " needs an input of height and width; ",
-                                            printable(input_.name), " has ",
-                                            input_.index_dims.size(), " axes"));
+      throw Error(ErrorCode::kArgument,
+                  cat(kTask, " needs an input of height and width; ", printable(input_.name),
+                      " has ", input_.index_dims.size(), " axes"));
     }
     const int64_t classes = class_count(model, kTask);
     size_ = {input_.index_dims[0], input_.index_dims[1], input_.channels};
@@ -130,7 +132,8 @@ class ImageTask : public Task {
   }
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
-    return softmax_cross_entropy(outputs.at(output_), batch.targets.at(output_), recipe_.label_smoothing);
+    return softmax_cross_entropy(outputs.at(output_), batch.targets.at(output_),
+                                 recipe_.label_smoothing);
   }
 
   int64_t test_examples() const override { return test_.count(); }
@@ -165,15 +168,16 @@ class ImageTask : public Task {
       std::iota(order_.begin(), order_.end(), 0);
       Random random{recipe_.seed, kOrder, static_cast<uint64_t>(epoch)};
       for (size_t i = order_.size(); i > 1; --i) {  // Fisher-Yates
-        std::swap(order_[i - 1], order_[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
+        std::swap(order_[i - 1],
+                  order_[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
       }
       epoch_ = epoch;
     }
     return order_[static_cast<size_t>(drawn % train_.count())];
   }
 
-  Batch make_batch(const LabelledImages& data, const std::vector<int64_t>& chosen, int64_t first_drawn,
-                   const AugmentSpec& spec) const {
+  Batch make_batch(const LabelledImages& data, const std::vector<int64_t>& chosen,
+                   int64_t first_drawn, const AugmentSpec& spec) const {
     const auto count = static_cast<int64_t>(chosen.size());
     const int64_t values = size_.height * size_.width * size_.channels;
     at::Tensor pixels = at::empty({count, size_.height, size_.width, size_.channels}, at::kFloat);

@@ -26,9 +26,11 @@ void fill_waves(Array& table, double top, double amplitude) {
   const int64_t bands = std::max<int64_t>(1, channels / 2);
   float* out = table.mutable_data<float>();
   for (int64_t i = 0; i < rows; ++i) {
-    const double x = rows == 1 ? 0 : -1 + 2 * static_cast<double>(i) / static_cast<double>(rows - 1);
+    const double x =
+        rows == 1 ? 0 : -1 + 2 * static_cast<double>(i) / static_cast<double>(rows - 1);
     for (int64_t c = 0; c < channels; ++c) {
-      const double place = static_cast<double>(c % bands) / static_cast<double>(std::max<int64_t>(1, bands - 1));
+      const double place =
+          static_cast<double>(c % bands) / static_cast<double>(std::max<int64_t>(1, bands - 1));
       const double angle = std::numbers::pi * x * std::pow(top, place);
       const double wave = c < bands ? std::sin(angle) : std::cos(angle);
       *out++ = static_cast<float>(amplitude * std::numbers::sqrt2 * wave);
@@ -60,10 +62,12 @@ void start_local(const ModelShape& shape, double top, double sharpness, ArrayMap
     Array& key = weights.at(module + "key.weight");
     Array& query = weights.at(module + "query.weight");
     if (query.shape() != key.shape()) {
-      throw Error(ErrorCode::kArgument,
-                  cat("init.local_attention needs equal widths of latents, inputs and queries; they "
-                      "are ", shape.encoder_cross.query_channels, ", ", shape.input_channels, " and ",
-                      shape.query_channels));
+      throw Error(
+          ErrorCode::kArgument,
+          cat("init.local_attention needs equal widths of latents, inputs and queries; they "
+              "are ",
+              shape.encoder_cross.query_channels, ", ", shape.input_channels, " and ",
+              shape.query_channels));
     }
     scale(key, std::sqrt(sharpness));
     query = key.clone();

@@ -1,10 +1,10 @@
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <c10/core/GradMode.h>
-
 #include <algorithm>
 #include <numbers>
 #include <optional>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -69,8 +69,9 @@ class LanguageTask : public Task {
     corpus_.emplace(recipe.text, window_);
     test_ = corpus_->held_out(window_);
     if (test_.empty()) {
-      throw Error(ErrorCode::kArgument, cat(printable(recipe.path.string()), ": data.held_out leaves ",
-                                            "less than ", window_, " bytes of every file"));
+      throw Error(ErrorCode::kArgument,
+                  cat(printable(recipe.path.string()), ": data.held_out leaves ", "less than ",
+                      window_, " bytes of every file"));
     }
   }
 
@@ -98,7 +99,8 @@ class LanguageTask : public Task {
     if (recipe_.masking.visible_weight == 0) {
       return hidden;
     }
-    const at::Tensor visible = masked_cross_entropy(logits, batch.targets.at(output_), batch.mask.logical_not());
+    const at::Tensor visible =
+        masked_cross_entropy(logits, batch.targets.at(output_), batch.mask.logical_not());
     return hidden.add(visible, recipe_.masking.visible_weight);
   }
 
@@ -141,8 +143,10 @@ class LanguageTask : public Task {
       const at::Tensor logits = model.forward(batch.inputs, batch.request).at(output_);
       const auto hidden = batch.mask.sum().item<double>();
       places += hidden;
-      nats += masked_cross_entropy(logits, batch.targets.at(output_), batch.mask).item<double>() * hidden;
-      correct += count_correct(masked_rows(logits, batch.mask), masked_rows(batch.targets.at(output_), batch.mask));
+      nats += masked_cross_entropy(logits, batch.targets.at(output_), batch.mask).item<double>() *
+              hidden;
+      correct += count_correct(masked_rows(logits, batch.mask),
+                               masked_rows(batch.targets.at(output_), batch.mask));
       if (progress) {
         progress({"evaluate", end, count, name});
       }

@@ -6,7 +6,7 @@ namespace perceiver::train {
 
 at::Tensor softmax_cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
                                  double label_smoothing) {
-  constexpr int64_t kMean = 1;          // at::Reduction::Mean
+  constexpr int64_t kMean = 1;           // at::Reduction::Mean
   constexpr int64_t kIgnoreNone = -100;  // no label has this value
   return at::cross_entropy_loss(logits, labels, {}, kMean, kIgnoreNone, label_smoothing);
 }

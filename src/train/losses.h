@@ -14,7 +14,8 @@ at::Tensor masked_rows(const at::Tensor& values, const at::Tensor& mask);
 
 /// Mean softmax cross-entropy in nats over the masked places only; 0 (with a gradient of 0) when
 /// nothing is masked.
-/// @param logits [B, T, V] float  @param tokens [B, T] int64, the original ids  @param mask [B, T] bool
+/// @param logits [B, T, V] float  @param tokens [B, T] int64, the original ids  @param mask [B, T]
+/// bool
 at::Tensor masked_cross_entropy(const at::Tensor& logits, const at::Tensor& tokens,
                                 const at::Tensor& mask);
 

@@ -1,9 +1,9 @@
 #include "train/optimiser.h"
 
+#include <cmath>
+
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
-
-#include <cmath>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -16,7 +16,9 @@ constexpr const char* kFirst = "first.";
 constexpr const char* kSecond = "second.";
 constexpr const char* kSteps = "steps";
 
-double norm(const at::Tensor& tensor) { return tensor.norm().item<double>(); }
+double norm(const at::Tensor& tensor) {
+  return tensor.norm().item<double>();
+}
 
 void load(at::Tensor& into, const ArrayMap& state, const std::string& name,
           const std::string& where) {

@@ -23,9 +23,7 @@ class Random {
   /// In [low, high).
   double uniform(double low, double high) { return low + (high - low) * uniform(); }
   /// In [0, n); n > 0. The bias of the remainder is below 2^-40 for any n used here.
-  int64_t below(int64_t n) {
-    return static_cast<int64_t>(next() % static_cast<uint64_t>(n));
-  }
+  int64_t below(int64_t n) { return static_cast<int64_t>(next() % static_cast<uint64_t>(n)); }
 
  private:
   static constexpr uint64_t kStep = 0x9E3779B97F4A7C15u;

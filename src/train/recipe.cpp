@@ -53,7 +53,8 @@ ModelSpec read_model(Fields fields, const std::filesystem::path& folder) {
   const bool has_preset = fields.has("preset");
   const bool has_config = fields.has("hugging_face");
   if (has_spec + has_preset + has_config != 1) {
-    throw Error(ErrorCode::kFormat, cat(fields.where("spec"), ": give exactly one of spec (a spec or "
+    throw Error(ErrorCode::kFormat, cat(fields.where("spec"),
+                                        ": give exactly one of spec (a spec or "
                                         "the path of one), preset, hugging_face (a config.json)"));
   }
   fields.finish();
@@ -87,7 +88,7 @@ InitSpec read_init(Fields fields) {
 OptimiserSpec read_optimiser(Fields fields) {
   OptimiserSpec optimiser;
   optimiser.kind = fields.choice("kind", 0, {"adamw", "lamb"}) == 0 ? OptimiserKind::kAdamW
-                                                                   : OptimiserKind::kLamb;
+                                                                    : OptimiserKind::kLamb;
   optimiser.learning_rate = fields.number("learning_rate", optimiser.learning_rate, 0, kHuge);
   optimiser.beta1 = fields.number("beta1", optimiser.beta1, 0, 1 - 1e-9);
   optimiser.beta2 = fields.number("beta2", optimiser.beta2, 0, 1 - 1e-9);
@@ -131,7 +132,8 @@ TextDataSpec read_text(Fields fields, const std::filesystem::path& folder) {
   TextDataSpec text;
   const Json& files = fields.at("files");
   if (!files.is_array() || files.empty()) {
-    throw Error(ErrorCode::kFormat, cat(fields.where("files"), " must be a list of {\"path\": ...}"));
+    throw Error(ErrorCode::kFormat,
+                cat(fields.where("files"), " must be a list of {\"path\": ...}"));
   }
   for (size_t i = 0; i < files.size(); ++i) {
     Fields file(files[i], cat(fields.where("files"), "[", i, "]"));
@@ -158,7 +160,8 @@ MaskingSpec read_masking(Fields fields) {
   masking.visible_weight = fields.number("visible_weight", 0, 0, 1e6);
   fields.finish();
   if (masking.byte_weight + masking.word_weight + masking.span_weight <= 0) {
-    throw Error(ErrorCode::kArgument, cat(fields.where("byte_weight"), ", word_weight and "
+    throw Error(ErrorCode::kArgument, cat(fields.where("byte_weight"),
+                                          ", word_weight and "
                                           "span_weight are all 0: nothing would be masked"));
   }
   return masking;
@@ -177,8 +180,8 @@ void read_task(Fields& fields, const std::filesystem::path& data, Recipe& recipe
   constexpr TaskKind kKinds[] = {TaskKind::kImageClassification, TaskKind::kMaskedLanguageModel,
                                  TaskKind::kSeries};
   fields.at("task");
-  recipe.task = kKinds[fields.choice(
-      "task", 0, {"image_classification", "masked_language_model", "series"})];
+  recipe.task =
+      kKinds[fields.choice("task", 0, {"image_classification", "masked_language_model", "series"})];
   fields.at("data");
   switch (recipe.task) {
     case TaskKind::kImageClassification:
@@ -205,8 +208,8 @@ void read_run(Fields& fields, Recipe& recipe) {
   fields.at("steps");
   recipe.batch_size = fields.integer("batch_size", 0, 1, 1 << 20);
   recipe.steps = fields.integer("steps", 0, 1, kMaxSteps);
-  recipe.seed = static_cast<uint64_t>(
-      fields.integer("seed", 0, 0, std::numeric_limits<int64_t>::max()));
+  recipe.seed =
+      static_cast<uint64_t>(fields.integer("seed", 0, 0, std::numeric_limits<int64_t>::max()));
   recipe.evaluate_every = fields.integer("evaluate_every", 0, 0, kMaxSteps);
   recipe.evaluate_limit = fields.integer("evaluate_limit", 0, 0, kMaxSteps);
   recipe.checkpoint_every = fields.integer("checkpoint_every", 0, 0, kMaxSteps);
@@ -216,11 +219,12 @@ void read_run(Fields& fields, Recipe& recipe) {
 
 }  // namespace
 
-Recipe recipe_from_json(Json json, const std::filesystem::path& path, const RecipeOptions& options) {
+Recipe recipe_from_json(Json json, const std::filesystem::path& path,
+                        const RecipeOptions& options) {
   const std::string where = printable(path.string());
   if (!json.is_object()) {
-    throw Error(ErrorCode::kFormat, cat(where, ": a recipe is an object {...}, this is ",
-                                        json.type_name()));
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": a recipe is an object {...}, this is ", json.type_name()));
   }
   for (const auto& [key, value] : options.overrides) {
     apply_override(json, key, value);

@@ -21,13 +21,17 @@ double schedule_factor(const ScheduleSpec& spec, int64_t step) {
   const auto rest = static_cast<double>(std::max<int64_t>(1, spec.steps - spec.warmup_steps));
   const double progress = static_cast<double>(step - spec.warmup_steps) / rest;
   switch (spec.kind) {
-    case ScheduleKind::kConstant: return 1;
-    case ScheduleKind::kCosine: return half_cosine(progress, spec.end_fraction);
-    case ScheduleKind::kConstantCosine: break;
+    case ScheduleKind::kConstant:
+      return 1;
+    case ScheduleKind::kCosine:
+      return half_cosine(progress, spec.end_fraction);
+    case ScheduleKind::kConstantCosine:
+      break;
   }
   const double falling = 1 - spec.constant_fraction;
-  return falling <= 0 ? 1
-                      : half_cosine((progress - spec.constant_fraction) / falling, spec.end_fraction);
+  return falling <= 0
+             ? 1
+             : half_cosine((progress - spec.constant_fraction) / falling, spec.end_fraction);
 }
 
 }  // namespace perceiver::train

@@ -1,10 +1,10 @@
-#include <ATen/ops/empty.h>
-#include <ATen/ops/mse_loss.h>
-#include <c10/core/GradMode.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mse_loss.h>
+#include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -19,16 +19,16 @@ constexpr const char* kTask = "series";
 constexpr int64_t kTestBatch = 64;
 
 // Generated series. Class k has, in channel c, a wave of (2 + k + c mod 3) periods over the input's
-// length, with random phase, strength and drift, under noise. What tells classes apart is the period
-// alone; what comes next follows from all of them.
+// length, with random phase, strength and drift, under noise. What tells classes apart is the
+// period alone; what comes next follows from all of them.
 class SeriesTask : public Task {
  public:
   SeriesTask(const Recipe& recipe, const ModelSpec& model)
       : recipe_(recipe), input_(only_input(model, InputKind::kGrid, kTask)) {
     if (input_.index_dims.size() != 1) {
-      throw Error(ErrorCode::kArgument, cat(kTask, " needs an input with one axis; ",
-                                            printable(input_.name), " has ",
-                                            input_.index_dims.size()));
+      throw Error(ErrorCode::kArgument,
+                  cat(kTask, " needs an input with one axis; ", printable(input_.name), " has ",
+                      input_.index_dims.size()));
     }
     for (const OutputSpec& output : model.outputs) {
       take_output(model, output);
@@ -47,7 +47,8 @@ class SeriesTask : public Task {
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
     at::Tensor sum;
     if (!state_.empty()) {
-      sum = softmax_cross_entropy(outputs.at(state_), batch.targets.at(state_), recipe_.label_smoothing);
+      sum = softmax_cross_entropy(outputs.at(state_), batch.targets.at(state_),
+                                  recipe_.label_smoothing);
     }
     if (!forecast_.empty()) {
       const at::Tensor error = at::mse_loss(outputs.at(forecast_), batch.targets.at(forecast_));
@@ -108,9 +109,10 @@ class SeriesTask : public Task {
       forecast_ = output.name;
       horizon_ = output.index_dims[0];
     } else {
-      throw Error(ErrorCode::kArgument,
-                  cat(kTask, ": output ", printable(output.name), " is neither one row of classes nor "
-                      "a series of the input's ", input_.channels, " channels (it has ", width, ")"));
+      throw Error(ErrorCode::kArgument, cat(kTask, ": output ", printable(output.name),
+                                            " is neither one row of classes nor "
+                                            "a series of the input's ",
+                                            input_.channels, " channels (it has ", width, ")"));
     }
   }
 

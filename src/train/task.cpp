@@ -7,9 +7,12 @@ namespace perceiver::train {
 
 std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data) {
   switch (recipe.task) {
-    case TaskKind::kImageClassification: return make_image_task(recipe, model, data);
-    case TaskKind::kMaskedLanguageModel: return make_language_task(recipe, model, data);
-    case TaskKind::kSeries: return make_series_task(recipe, model, data);
+    case TaskKind::kImageClassification:
+      return make_image_task(recipe, model, data);
+    case TaskKind::kMaskedLanguageModel:
+      return make_language_task(recipe, model, data);
+    case TaskKind::kSeries:
+      return make_series_task(recipe, model, data);
   }
   throw Error(ErrorCode::kInternal, "a task kind without a task");
 }

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <memory>
+
+#include <ATen/core/Tensor.h>
 
 #include "perceiver/base/progress.h"
 #include "perceiver/nn/model.h"
@@ -20,8 +20,8 @@ struct Batch {
   at::Tensor mask;        ///< which targets count; undefined = all
 };
 
-/// Data, loss and metrics of one kind of problem. The loop in train.cpp knows nothing else about it:
-/// a new kind of problem is one more subclass, its TaskKind and its part of the recipe.
+/// Data, loss and metrics of one kind of problem. The loop in train.cpp knows nothing else about
+/// it: a new kind of problem is one more subclass, its TaskKind and its part of the recipe.
 class Task {
  public:
   virtual ~Task() = default;
@@ -41,7 +41,8 @@ enum class TaskData { kTrainAndTest, kTestOnly };
 std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
 
 std::unique_ptr<Task> make_image_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
-std::unique_ptr<Task> make_language_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+std::unique_ptr<Task> make_language_task(const Recipe& recipe, const ModelSpec& model,
+                                         TaskData data);
 std::unique_ptr<Task> make_series_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
 
 /// The only input and the only output of a model, checked.

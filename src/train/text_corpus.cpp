@@ -57,9 +57,8 @@ TextCorpus::TextCorpus(const TextDataSpec& spec, int64_t min_bytes) {
     const auto size = static_cast<double>(added.text.size());
     added.training = static_cast<int64_t>(size * (1 - spec.held_out));
     if (added.training < min_bytes) {
-      throw Error(ErrorCode::kArgument,
-                  cat(printable(file.path.string()), ": ", added.training,
-                      " bytes to train on, an example needs ", min_bytes));
+      throw Error(ErrorCode::kArgument, cat(printable(file.path.string()), ": ", added.training,
+                                            " bytes to train on, an example needs ", min_bytes));
     }
     training_bytes_ += added.training;
   }
@@ -80,15 +79,16 @@ std::string_view TextCorpus::draw(int64_t length, Random& random) const {
       break;
     }
   }
-  return std::string_view(file->text).substr(static_cast<size_t>(begin), static_cast<size_t>(length));
+  return std::string_view(file->text)
+      .substr(static_cast<size_t>(begin), static_cast<size_t>(length));
 }
 
 std::vector<std::string_view> TextCorpus::held_out(int64_t length) const {
   std::vector<std::string_view> pieces;
   for (const File& file : files_) {
     const std::string_view text = file.text;
-    for (size_t at = static_cast<size_t>(file.training); at + static_cast<size_t>(length) <= text.size();
-         at += static_cast<size_t>(length)) {
+    for (size_t at = static_cast<size_t>(file.training);
+         at + static_cast<size_t>(length) <= text.size(); at += static_cast<size_t>(length)) {
       pieces.push_back(text.substr(at, static_cast<size_t>(length)));
     }
   }

@@ -1,11 +1,12 @@
 #include "perceiver/train/train.h"
 
-#include <ATen/Context.h>
-#include <ATen/Parallel.h>
-
 #include <chrono>
 #include <cmath>
+
 #include <nlohmann/json.hpp>
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"
@@ -144,29 +145,31 @@ class Run {
     if (!std::isfinite(record.gradient_norm)) {
       refuse(index + 1, "the norm of the gradients", record.gradient_norm);
     }
-    record.learning_rate = recipe_.optimiser.learning_rate *
-                           schedule_factor(recipe_.schedule, index);
+    record.learning_rate =
+        recipe_.optimiser.learning_rate * schedule_factor(recipe_.schedule, index);
     optimiser_.step(record.learning_rate);
     clear_gradients(model_.parameters());
-    state_.mean_loss = index == 0 ? record.loss
-                                  : kMeanDecay * state_.mean_loss + (1 - kMeanDecay) * record.loss;
+    state_.mean_loss =
+        index == 0 ? record.loss : kMeanDecay * state_.mean_loss + (1 - kMeanDecay) * record.loss;
     ++state_.step;
     record.step = state_.step;
     record.steps = recipe_.steps;
     record.mean_loss = state_.mean_loss;
     record.seconds = seconds_since(start_);
-    record.examples_per_second = static_cast<double>((state_.step - first_step_) * recipe_.batch_size) /
-                                 std::max(1e-9, record.seconds - evaluation_seconds_);
+    record.examples_per_second =
+        static_cast<double>((state_.step - first_step_) * recipe_.batch_size) /
+        std::max(1e-9, record.seconds - evaluation_seconds_);
     return record;
   }
 
   [[noreturn]] void refuse(int64_t step, const char* what, double value) const {
     std::error_code ignored;
     const bool kept = std::filesystem::exists(checkpoint_path(), ignored);
-    throw Error(ErrorCode::kArgument,
-                cat(printable(recipe_.path.string()), ": ", what, " of step ", step, " is ", value,
-                    kept ? cat("; the last checkpoint is ", printable(checkpoint_path().string())) : "",
-                    "; a smaller optimiser.learning_rate or a clip_norm may help"));
+    throw Error(
+        ErrorCode::kArgument,
+        cat(printable(recipe_.path.string()), ": ", what, " of step ", step, " is ", value,
+            kept ? cat("; the last checkpoint is ", printable(checkpoint_path().string())) : "",
+            "; a smaller optimiser.learning_rate or a clip_norm may help"));
   }
 
   Metrics measure(nn::Model& model, int64_t limit) {

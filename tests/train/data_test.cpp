@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
-
 #include <numeric>
+
+#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 #include "train/augment.h"
@@ -17,11 +17,14 @@ using test::TemporaryFolder;
 using test::write_bytes;
 
 // gzip of the IDX file [2, 3] = 1 2 3 250 251 252.
-constexpr unsigned char kPacked[] = {
-    0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0xff, 0x63, 0x60, 0xe0, 0x60, 0x62, 0x60, 0x60, 0x00,
-    0x61, 0x66, 0x46, 0x26, 0xe6, 0x5f, 0xbf, 0xff, 0x00, 0x00, 0xa3, 0x1d, 0x33, 0x8d, 0x12, 0x00, 0x00, 0x00};
+constexpr unsigned char kPacked[] = {0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02,
+                                     0xff, 0x63, 0x60, 0xe0, 0x60, 0x62, 0x60, 0x60, 0x00,
+                                     0x61, 0x66, 0x46, 0x26, 0xe6, 0x5f, 0xbf, 0xff, 0x00,
+                                     0x00, 0xa3, 0x1d, 0x33, 0x8d, 0x12, 0x00, 0x00, 0x00};
 
-std::string packed() { return std::string(reinterpret_cast<const char*>(kPacked), sizeof kPacked); }
+std::string packed() {
+  return std::string(reinterpret_cast<const char*>(kPacked), sizeof kPacked);
+}
 
 void expect_refused(const std::string& bytes, const std::string& message) {
   const TemporaryFolder folder;
@@ -115,7 +118,8 @@ TEST(Augment, SameStreamSamePicture) {
 
 TEST(TextCorpus, CutsMarkersByteOrderMarkAndCarriageReturns) {
   const TemporaryFolder folder;
-  write_bytes(folder / "book", "\xEF\xBB\xBFlicence\r\n*** START OF IT ***\r\nOne.\r\nTwo\r.\r\n*** END\r\nmore");
+  write_bytes(folder / "book",
+              "\xEF\xBB\xBFlicence\r\n*** START OF IT ***\r\nOne.\r\nTwo\r.\r\n*** END\r\nmore");
   EXPECT_EQ(read_text({folder / "book", "*** START", "*** END"}), "One.\nTwo\r.\n");
   EXPECT_EQ(read_text({folder / "book", "", "*** START"}), "licence\n");
   EXPECT_THROW(read_text({folder / "book", "*** BEGIN", ""}), Error);

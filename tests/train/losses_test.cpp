@@ -1,9 +1,10 @@
 #include "train/losses.h"
 
-#include <ATen/ops/tensor.h>
+#include <cmath>
+
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <ATen/ops/tensor.h>
 
 namespace perceiver::train {
 namespace {
@@ -22,7 +23,8 @@ TEST(Losses, SoftmaxCrossEntropyWithSmoothing) {
   const double log_sum = std::log(std::exp(1.0) + std::exp(2.0));
   const double plain = ((log_sum - 2) + std::log(2.0)) / 2;
   EXPECT_NEAR(softmax_cross_entropy(logits, labels).item<double>(), plain, 1e-12);
-  const double smooth = (0.9 * (log_sum - 2) + 0.05 * (log_sum - 1) + 0.05 * (log_sum - 2) + std::log(2.0)) / 2;
+  const double smooth =
+      (0.9 * (log_sum - 2) + 0.05 * (log_sum - 1) + 0.05 * (log_sum - 2) + std::log(2.0)) / 2;
   EXPECT_NEAR(softmax_cross_entropy(logits, labels, 0.1).item<double>(), smooth, 1e-12);
 }
 

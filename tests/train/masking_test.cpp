@@ -1,9 +1,9 @@
 #include "train/masking.h"
 
-#include <gtest/gtest.h>
-
 #include <numeric>
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace perceiver::train {
 namespace {

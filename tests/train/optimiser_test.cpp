@@ -1,9 +1,10 @@
 #include "train/optimiser.h"
 
-#include <ATen/ops/tensor.h>
+#include <cmath>
+
 #include <gtest/gtest.h>
 
-#include <cmath>
+#include <ATen/ops/tensor.h>
 
 #include "perceiver/base/error.h"
 
@@ -47,7 +48,9 @@ struct Peer {
   }
 };
 
-at::Tensor tensor_of(const Values& values) { return at::tensor(values, at::kDouble); }
+at::Tensor tensor_of(const Values& values) {
+  return at::tensor(values, at::kDouble);
+}
 
 nn::Parameters make_parameters() {
   nn::Parameters parameters;
@@ -80,7 +83,8 @@ void expect_equals_peer(const OptimiserSpec& spec) {
   std::vector<Peer> peers;
   for (const auto& entry : parameters.entries()) {
     const double* data = entry.tensor.const_data_ptr<double>();
-    peers.emplace_back(spec, is_decayed(entry.info.name), Values(data, data + entry.tensor.numel()));
+    peers.emplace_back(spec, is_decayed(entry.info.name),
+                       Values(data, data + entry.tensor.numel()));
   }
   for (int step = 0; step < 5; ++step) {
     const double rate = spec.learning_rate / (1 + step);

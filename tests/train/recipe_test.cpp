@@ -74,11 +74,13 @@ TEST_F(Recipes, RefusesWrongTypesWordsAndRanges) {
   expect_refused(changed("/steps", "many"), "r.json.steps must be a whole number, is \"many\"");
   expect_refused(changed("/steps", 1.5), "steps must be a whole number, is 1.5");
   expect_refused(changed("/steps", 0), "steps is 0, must be between 1 and");
-  expect_refused(changed("/steps", uint64_t{1} << 63), "steps is 9223372036854775808, must be between");
+  expect_refused(changed("/steps", uint64_t{1} << 63),
+                 "steps is 9223372036854775808, must be between");
   expect_refused(changed("/optimiser/kind", "sgd"), "is 'sgd', must be one of: adamw, lamb");
   expect_refused(changed("/optimiser/beta1", 1.0), "beta1 is 1, must be between 0 and");
   expect_refused(changed("/optimiser", 3), "optimiser: needs an object {...}, is number");
-  expect_refused(changed("/schedule/warmup_steps", 13), "warmup_steps is 13, must be between 0 and 12");
+  expect_refused(changed("/schedule/warmup_steps", 13),
+                 "warmup_steps is 13, must be between 0 and 12");
   expect_refused(changed("/task", "translation"), "must be one of: image_classification");
   expect_refused(changed("/model/preset", "language-perceiver"), "give exactly one of");
   expect_refused(changed("/data/train_images", "absent"), "data.train_images: no file");

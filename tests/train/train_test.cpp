@@ -1,8 +1,8 @@
 #include "perceiver/train/train.h"
 
-#include <gtest/gtest.h>
-
 #include <limits>
+
+#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"
@@ -36,7 +36,8 @@ class Training : public ::testing::Test {
 
   Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
 
-  TrainResult run(const Json& json, const std::string& out, int64_t stop_after = 0, bool resume = false) {
+  TrainResult run(const Json& json, const std::string& out, int64_t stop_after = 0,
+                  bool resume = false) {
     const Recipe recipe = read(json);
     std::atomic<bool> stop{false};
     TrainOptions options;
@@ -88,7 +89,8 @@ TEST_F(Training, SeriesModelTellsStatesAndWhatComesNext) {
 TEST_F(Training, EqualRunsAreEqualBitForBit) {
   run(image_recipe(), "a");
   run(image_recipe(), "b");
-  EXPECT_EQ(bytes_of("a/training/checkpoint.safetensors"), bytes_of("b/training/checkpoint.safetensors"));
+  EXPECT_EQ(bytes_of("a/training/checkpoint.safetensors"),
+            bytes_of("b/training/checkpoint.safetensors"));
   Json other = image_recipe();
   other["seed"] = 4;
   run(other, "c");
@@ -106,7 +108,8 @@ TEST_F(Training, AResumedRunEqualsAnUninterruptedOneBitForBit) {
       EXPECT_EQ(stopped.steps, stop + 1);  // asked after step `stop`, seen after the next
       EXPECT_FALSE(std::filesystem::exists(folder_ / out / "model.safetensors"));
       EXPECT_FALSE(run(json, out, 0, true).stopped);
-      EXPECT_EQ(bytes_of(name + "-straight/model.safetensors"), bytes_of(out + "/model.safetensors"));
+      EXPECT_EQ(bytes_of(name + "-straight/model.safetensors"),
+                bytes_of(out + "/model.safetensors"));
       EXPECT_EQ(bytes_of(name + "-straight/training/checkpoint.safetensors"),
                 bytes_of(out + "/training/checkpoint.safetensors"));
     }
@@ -252,7 +255,8 @@ TEST_F(Training, RefusesAModelThatDoesNotFitTheDataBeforeTheFirstStep) {
   expect_refused(json, "needs an input with one axis");
   json = series_recipe();
   json["model"]["spec"]["outputs"][1]["head_channels"] = 3;
-  expect_refused(json, "output next is neither one row of classes nor a series of the input's 2 channels");
+  expect_refused(
+      json, "output next is neither one row of classes nor a series of the input's 2 channels");
 }
 
 TEST_F(Training, LocalAttentionNeedsEqualWidths) {
@@ -271,7 +275,8 @@ TEST_F(Training, InitialWeightsFollowTheRecipe) {
   EXPECT_NEAR(table.data<float>()[8], -0.14142136, 1e-6);
   const Array& query = weights.at("decoder.cross_attend.query.weight");
   const Array& key = weights.at("decoder.cross_attend.key.weight");
-  EXPECT_TRUE(std::equal(query.data<float>(), query.data<float>() + query.numel(), key.data<float>()));
+  EXPECT_TRUE(
+      std::equal(query.data<float>(), query.data<float>() + query.numel(), key.data<float>()));
 }
 
 }  // namespace

@@ -2,11 +2,12 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "perceiver/base/array.h"
 #include "perceiver/base/json.h"
@@ -19,8 +20,8 @@
 namespace perceiver::train {
 
 enum class TaskKind {
-  kImageClassification,    ///< one grid input [H, W, c], one output [B, classes]
-  kMaskedLanguageModel,    ///< one text input, one output [B, T, vocab]
+  kImageClassification,  ///< one grid input [H, W, c], one output [B, classes]
+  kMaskedLanguageModel,  ///< one text input, one output [B, T, vocab]
   kSeries,  ///< one grid input [T, c] of generated series; an output [B, classes], one of the c
             ///< channels' next values [B, horizon, c], or both
 };
@@ -54,14 +55,15 @@ struct ScheduleSpec {
 /// How the weights start.
 struct InitSpec {
   InitScheme scheme = InitScheme::kDeepMind;
-  double initializer_range = 0.02;      ///< InitScheme::kTransformers
-  double embedding_scale = 1;           ///< factor on token embeddings
-  bool sinusoidal_positions = false;    ///< trainable position tables start as waves, not as noise
-  double position_scale = 1;            ///< factor on trainable position tables of inputs and queries
-  /// > 0: latent i starts by reading the i-th part of the input (and rows of a text's output by reading
-  /// their own neighbourhood), the more sharply the larger. For a grid with Fourier positions no wider
-  /// than the latents, or a text with sinusoidal_positions and equal widths throughout. Short runs gain
-  /// most: from random attention a latent bottleneck takes long to find "next to".
+  double initializer_range = 0.02;    ///< InitScheme::kTransformers
+  double embedding_scale = 1;         ///< factor on token embeddings
+  bool sinusoidal_positions = false;  ///< trainable position tables start as waves, not as noise
+  double position_scale = 1;          ///< factor on trainable position tables of inputs and queries
+  /// > 0: latent i starts by reading the i-th part of the input (and rows of a text's output by
+  /// reading their own neighbourhood), the more sharply the larger. For a grid with Fourier
+  /// positions no wider than the latents, or a text with sinusoidal_positions and equal widths
+  /// throughout. Short runs gain most: from random attention a latent bottleneck takes long to find
+  /// "next to".
   double local_attention = 0;
 };
 
@@ -81,8 +83,9 @@ struct ImageDataSpec {
 
 struct TextFile {
   std::filesystem::path path;
-  std::string begin_after;  ///< the text begins after the line that holds this; empty = at the start
-  std::string end_before;   ///< and ends before the line that holds this
+  std::string
+      begin_after;         ///< the text begins after the line that holds this; empty = at the start
+  std::string end_before;  ///< and ends before the line that holds this
 };
 
 /// Plain text. A byte order mark is dropped and CR LF becomes LF. The last `held_out` of every file
@@ -97,14 +100,14 @@ struct TextDataSpec {
 /// What is hidden from a masked language model. The weights say how often an example is masked in
 /// which way; they need not sum to 1.
 struct MaskingSpec {
-  double rate = 0.15;       ///< expected share of hidden bytes (of words, for kWords)
-  double byte_weight = 0;   ///< single bytes, independently
-  double word_weight = 1;   ///< whole whitespace-delimited words, independently (the paper's way)
-  double span_weight = 0;   ///< runs of bytes of geometric length
-  double span_length = 5;   ///< their mean
-  /// Share of the loss on bytes that are not hidden, against 1 on the hidden ones. They are trivial to
-  /// tell, but only once every place of the input reaches its place of the output through the latents:
-  /// asking for them teaches that way early.
+  double rate = 0.15;      ///< expected share of hidden bytes (of words, for kWords)
+  double byte_weight = 0;  ///< single bytes, independently
+  double word_weight = 1;  ///< whole whitespace-delimited words, independently (the paper's way)
+  double span_weight = 0;  ///< runs of bytes of geometric length
+  double span_length = 5;  ///< their mean
+  /// Share of the loss on bytes that are not hidden, against 1 on the hidden ones. They are trivial
+  /// to tell, but only once every place of the input reaches its place of the output through the
+  /// latents: asking for them teaches that way early.
   double visible_weight = 0;
 };
 
@@ -137,16 +140,19 @@ struct Recipe {
   int64_t evaluate_limit = 0;    ///< test examples used while training; 0 = all
   int64_t checkpoint_every = 0;  ///< steps; 0 = at the end only
   DType save_dtype = DType::kF32;
-  std::optional<Json> preprocessor;  ///< becomes preprocessor_config.json; images: mean and deviation
+  std::optional<Json>
+      preprocessor;  ///< becomes preprocessor_config.json; images: mean and deviation
 };
 
 struct RecipeOptions {
   std::filesystem::path data;  ///< folder of relative data paths; empty = the recipe's own
-  std::vector<std::pair<std::string, std::string>> overrides;  ///< {"optimiser.learning_rate", "1e-3"}
+  std::vector<std::pair<std::string, std::string>>
+      overrides;  ///< {"optimiser.learning_rate", "1e-3"}
 };
 
 /// Reads and checks a recipe. Data files must exist; they are not read yet.
-/// @throws Error(kIo), Error(kFormat) for wrong JSON, an unknown key (with the nearest known one) or
+/// @throws Error(kIo), Error(kFormat) for wrong JSON, an unknown key (with the nearest known one)
+/// or
 ///         a value of the wrong type, Error(kArgument) for an impossible value
 Recipe read_recipe(const std::filesystem::path& path, const RecipeOptions& options = {});
 /// The same from parsed JSON. @param path  for messages and relative paths

@@ -18,24 +18,25 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 
 /// One line of the run's history.
 struct StepRecord {
-  int64_t step = 0;        ///< steps finished
-  int64_t steps = 0;       ///< of the whole run
-  double loss = 0;         ///< of this step's batch, as trained (nats)
-  double mean_loss = 0;    ///< moving average over about the last 50 steps
+  int64_t step = 0;      ///< steps finished
+  int64_t steps = 0;     ///< of the whole run
+  double loss = 0;       ///< of this step's batch, as trained (nats)
+  double mean_loss = 0;  ///< moving average over about the last 50 steps
   double learning_rate = 0;
-  double gradient_norm = 0;       ///< before clipping
-  double examples_per_second = 0; ///< since the run (or its resumption) began, evaluation excluded
-  double seconds = 0;             ///< since then, everything included
-  Metrics metrics;                ///< filled on steps that evaluated
+  double gradient_norm = 0;        ///< before clipping
+  double examples_per_second = 0;  ///< since the run (or its resumption) began, evaluation excluded
+  double seconds = 0;              ///< since then, everything included
+  Metrics metrics;                 ///< filled on steps that evaluated
 };
 
 struct TrainOptions {
-  std::filesystem::path out;  ///< becomes a model folder, with `training/` inside for the run itself
-  bool resume = false;        ///< continue from `out`/training/checkpoint.safetensors
-  int num_threads = 0;        ///< 0 = LibTorch's choice
+  std::filesystem::path
+      out;              ///< becomes a model folder, with `training/` inside for the run itself
+  bool resume = false;  ///< continue from `out`/training/checkpoint.safetensors
+  int num_threads = 0;  ///< 0 = LibTorch's choice
   std::function<void(const StepRecord&)> on_step;
-  ProgressFn progress;                        ///< reading data, evaluating
-  const std::atomic<bool>* stop = nullptr;    ///< set from a signal handler: save and leave
+  ProgressFn progress;                      ///< reading data, evaluating
+  const std::atomic<bool>* stop = nullptr;  ///< set from a signal handler: save and leave
 };
 
 struct TrainResult {
@@ -43,14 +44,14 @@ struct TrainResult {
   bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, the model is not
   double loss = 0;       ///< moving average at the end
   double seconds = 0;
-  Metrics metrics;       ///< of the model as saved, on the whole test part
+  Metrics metrics;  ///< of the model as saved, on the whole test part
 };
 
 /// Trains `recipe` and writes:
-///   out/                              the model folder (tasks::save_bundle), when all steps are done
-///   out/training/checkpoint.safetensors  weights, optimiser state, step: enough to go on exactly
-///   out/training/recipe.json          the recipe as run
-///   out/training/log.jsonl            one line per logged step
+///   out/                              the model folder (tasks::save_bundle), when all steps are
+///   done out/training/checkpoint.safetensors  weights, optimiser state, step: enough to go on
+///   exactly out/training/recipe.json          the recipe as run out/training/log.jsonl one line
+///   per logged step
 /// Batches, masks and augmentation are functions of (seed, step) alone, so a resumed run equals an
 /// uninterrupted one bit for bit on the same machine and thread count.
 /// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model;
