@@ -12,20 +12,21 @@ namespace {
 void check_grid(const char* what, const Array& grid, const std::vector<int64_t>& factors) {
   const auto axes = static_cast<int64_t>(factors.size());
   if (grid.dim() != axes + 2) {
-    throw Error(ErrorCode::kShape, cat(what, ": shape ", shape_string(grid.shape()), " must be [B, ", axes,
-                                       " grid axes, channels]"));
+    throw Error(ErrorCode::kShape, cat(what, ": shape ", shape_string(grid.shape()),
+                                       " must be [B, ", axes, " grid axes, channels]"));
   }
   for (const int64_t factor : factors) {
     if (factor < 1) {
-      throw Error(ErrorCode::kShape, cat(what, ": factors ", shape_string(factors), " must be at least 1"));
+      throw Error(ErrorCode::kShape,
+                  cat(what, ": factors ", shape_string(factors), " must be at least 1"));
     }
   }
 }
 
 /// Copies `array`, seen as `view` (a split of its axes), with axes in the order `order`; the last
 /// axis stays last and moves as one run of bytes.
-Array permuted(const Array& array, const std::vector<int64_t>& view, const std::vector<size_t>& order,
-               std::vector<int64_t> shape) {
+Array permuted(const Array& array, const std::vector<int64_t>& view,
+               const std::vector<size_t>& order, std::vector<int64_t> shape) {
   Array out = Array::zeros(array.dtype(), std::move(shape));
   if (out.numel() == 0) {
     return out;
@@ -65,8 +66,9 @@ Array space_to_depth(const Array& grid, const std::vector<int64_t>& block) {
   for (size_t k = 0; k < axes; ++k) {
     const int64_t extent = grid.shape()[k + 1];
     if (extent % block[k] != 0) {
-      throw Error(ErrorCode::kShape, cat("space_to_depth: axis ", k, " of ", shape_string(grid.shape()), " has ",
-                                         extent, " elements, not a multiple of the patch extent ", block[k]));
+      throw Error(ErrorCode::kShape,
+                  cat("space_to_depth: axis ", k, " of ", shape_string(grid.shape()), " has ",
+                      extent, " elements, not a multiple of the patch extent ", block[k]));
     }
     view.insert(view.end(), {extent / block[k], block[k]});
     shape.push_back(extent / block[k]);
@@ -87,8 +89,9 @@ Array depth_to_space(const Array& grid, const std::vector<int64_t>& block) {
   const size_t axes = block.size();
   const int64_t volume = element_count(block);
   if (volume == 0 || grid.size(-1) % volume != 0) {
-    throw Error(ErrorCode::kShape, cat("depth_to_space: ", grid.size(-1),
-                                       " channels are not a multiple of the block ", shape_string(block)));
+    throw Error(ErrorCode::kShape,
+                cat("depth_to_space: ", grid.size(-1), " channels are not a multiple of the block ",
+                    shape_string(block)));
   }
   std::vector<int64_t> view(grid.shape().begin(), grid.shape().end() - 1);
   view.insert(view.end(), block.begin(), block.end());
@@ -108,7 +111,8 @@ Array subsample(const Array& grid, const std::vector<int64_t>& strides) {
   check_grid("subsample", grid, strides);
   const size_t axes = strides.size();
   std::vector<int64_t> shape = grid.shape();
-  std::vector<int64_t> jumps(axes + 1, grid.size(-1) * dtype_size(grid.dtype()));  // bytes per element step
+  std::vector<int64_t> jumps(axes + 1,
+                             grid.size(-1) * dtype_size(grid.dtype()));  // bytes per element step
   for (size_t k = axes; k-- > 0;) {
     jumps[k] = jumps[k + 1] * grid.shape()[k + 1];
     shape[k + 1] = (grid.shape()[k + 1] + strides[k] - 1) / strides[k];
@@ -133,8 +137,9 @@ Array subsample(const Array& grid, const std::vector<int64_t>& strides) {
 
 Array extract_neighbourhoods(const Array& frames, int64_t size) {
   if (frames.dim() < 3) {
-    throw Error(ErrorCode::kShape, cat("extract_neighbourhoods: shape ", shape_string(frames.shape()),
-                                       " must end in [H, W, channels]"));
+    throw Error(ErrorCode::kShape,
+                cat("extract_neighbourhoods: shape ", shape_string(frames.shape()),
+                    " must end in [H, W, channels]"));
   }
   if (size < 1 || size % 2 == 0) {
     throw Error(ErrorCode::kArgument, cat("extract_neighbourhoods: size ", size, " must be odd"));

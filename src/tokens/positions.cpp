@@ -10,8 +10,8 @@
 namespace perceiver::tokens {
 namespace {
 
-/// n equally spaced values, both ends included. Counted from the nearer end, multiply and add rounded
-/// once: so torch computes it, bit for bit.
+/// n equally spaced values, both ends included. Counted from the nearer end, multiply and add
+/// rounded once: so torch computes it, bit for bit.
 template <typename T>
 std::vector<T> linspace(T start, T end, int64_t n) {
   std::vector<T> values(static_cast<size_t>(n), start);
@@ -46,8 +46,8 @@ std::vector<T> bands(int64_t num_bands, int64_t max_resolution) {
   return linspace<T>(T(1), static_cast<T>(static_cast<double>(max_resolution) / 2), num_bands);
 }
 
-/// Sine and cosine of the rounded argument, themselves correctly rounded: float goes through double,
-/// which is within torch's own last-bit spread and the same on every machine.
+/// Sine and cosine of the rounded argument, themselves correctly rounded: float goes through
+/// double, which is within torch's own last-bit spread and the same on every machine.
 template <typename T>
 T exact_sin(T x) {
   return static_cast<T>(std::sin(static_cast<double>(x)));
@@ -72,7 +72,8 @@ void write_waves(T x, const std::vector<T>& frequencies, T* sines, T* cosines) {
 
 void check_axes(const PositionSpec& position, size_t dims, const std::vector<int64_t>& resolution) {
   if (position.num_bands < 0) {
-    throw Error(ErrorCode::kArgument, cat("num_bands is ", position.num_bands, ", must be at least 0"));
+    throw Error(ErrorCode::kArgument,
+                cat("num_bands is ", position.num_bands, ", must be at least 0"));
   }
   if (resolution.size() != dims) {
     throw Error(ErrorCode::kArgument, cat("max_resolution ", shape_string(resolution), " has ",
@@ -190,7 +191,8 @@ Array features_of(const PositionSpec& position, const Array& points) {
 
 void check_dtype(DType dtype) {
   if (dtype != DType::kF32 && dtype != DType::kF64) {
-    throw Error(ErrorCode::kArgument, cat("Fourier tables come in F32 or F64, not ", dtype_name(dtype)));
+    throw Error(ErrorCode::kArgument,
+                cat("Fourier tables come in F32 or F64, not ", dtype_name(dtype)));
   }
 }
 
@@ -200,10 +202,13 @@ int64_t fourier_channels(const PositionSpec& position, int64_t dims) {
   return dims * ((position.concat_pos ? 1 : 0) + position.num_bands * (position.sine_only ? 1 : 2));
 }
 
-std::vector<double> axis_coordinates(int64_t n, AxisGrid grid) { return coordinates<double>(n, grid); }
+std::vector<double> axis_coordinates(int64_t n, AxisGrid grid) {
+  return coordinates<double>(n, grid);
+}
 
-SeparablePositions fourier_grid(const PositionSpec& position, const std::vector<int64_t>& index_dims,
-                                AxisGrid grid, DType dtype) {
+SeparablePositions fourier_grid(const PositionSpec& position,
+                                const std::vector<int64_t>& index_dims, AxisGrid grid,
+                                DType dtype) {
   check_dtype(dtype);
   const std::vector<int64_t>& resolution =
       position.max_resolution.empty() ? index_dims : position.max_resolution;

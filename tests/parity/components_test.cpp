@@ -1,7 +1,8 @@
+#include <gtest/gtest.h>
+
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/zeros.h>
-#include <gtest/gtest.h>
 
 #include "nn/decoder.h"
 #include "parity/oracle.h"
@@ -17,8 +18,8 @@
 #include "support/shared.h"
 
 // Single pieces against what DeepMind's modules gave for them: position tables, rearrangements,
-// attention, every image and sound preprocessor variant, upsampling heads, decoders that concatenate
-// inputs.
+// attention, every image and sound preprocessor variant, upsampling heads, decoders that
+// concatenate inputs.
 
 namespace perceiver::parity {
 namespace {
@@ -33,8 +34,12 @@ class Component {
       : arrays_(io::read_safetensors(folder / "io.safetensors")), name_(std::move(name)) {}
 
   const Array& in(const std::string& what) const { return arrays_.at("in." + name_ + "." + what); }
-  const Array& f32(const std::string& what) const { return arrays_.at("f32." + name_ + "." + what); }
-  const Array& f64(const std::string& what) const { return arrays_.at("f64." + name_ + "." + what); }
+  const Array& f32(const std::string& what) const {
+    return arrays_.at("f32." + name_ + "." + what);
+  }
+  const Array& f64(const std::string& what) const {
+    return arrays_.at("f64." + name_ + "." + what);
+  }
   /// A parameter with its axes in another order.
   Array param(const std::string& path, const std::vector<int64_t>& axes = {}) const {
     const at::Tensor given = to_tensor(in("params:" + path));
@@ -50,7 +55,8 @@ class Component {
     weights[ours + ".bias"] = param(module + "/offset");
   }
   /// All tensors of one attention module.
-  void attention(ArrayMap& weights, const std::string& ours, const std::string& module, bool cross) const {
+  void attention(ArrayMap& weights, const std::string& ours, const std::string& module,
+                 bool cross) const {
     norm(weights, ours + ".norm_queries", module + "/layer_norm");
     if (cross) {
       norm(weights, ours + ".norm_inputs", module + "/layer_norm_1");
@@ -100,7 +106,9 @@ ModelSpec around(InputSpec input) {
   return spec;
 }
 
-ArrayMap any_weights(const ModelSpec& spec) { return random_parameters(spec, InitScheme::kDeepMind, 1); }
+ArrayMap any_weights(const ModelSpec& spec) {
+  return random_parameters(spec, InitScheme::kDeepMind, 1);
+}
 
 /// Tokens of a model whose input tensors are `weights`, float64 and float32.
 void expect_tokens(const Component& component, const ModelSpec& spec, const ArrayMap& weights) {
@@ -117,7 +125,8 @@ void expect_tokens(const Component& component, const ModelSpec& spec, const Arra
   expect_same_stages(call, run_ours(spec, all, inputs));
 }
 
-InputSpec grid_input(std::vector<int64_t> extents, int64_t channels, Stem stem, std::vector<int64_t> downsample) {
+InputSpec grid_input(std::vector<int64_t> extents, int64_t channels, Stem stem,
+                     std::vector<int64_t> downsample) {
   InputSpec input;
   input.index_dims = std::move(extents);
   input.channels = channels;
@@ -126,8 +135,8 @@ InputSpec grid_input(std::vector<int64_t> extents, int64_t channels, Stem stem, 
   return input;
 }
 
-#define COMPONENT_OR_SKIP(variable, name)                              \
-  PERCEIVER_SHARED_OR_SKIP(folder, "fixtures/deepmind/components");    \
+#define COMPONENT_OR_SKIP(variable, name)                           \
+  PERCEIVER_SHARED_OR_SKIP(folder, "fixtures/deepmind/components"); \
   const Component variable(folder, name)
 
 struct TableCase {
@@ -156,8 +165,15 @@ std::vector<TableCase> table_cases() {
       {"image56_released", {56, 56}, fourier(64), {0, 55, 56, 1600, 3135}},
       {"video_released", {16, 56, 56}, fourier(32), {0, 57, 3136, 50175}},
       {"flow_released", {368, 496}, fourier(64), {0, 495, 496, 100001, 182527}},
-      {"audio_query_released", {1920}, fourier(192, {30720}), {0, 1, 1000, 1919}, AxisGrid::kHalfOpen},
-      {"video_query_released", {16, 224, 224}, fourier(32, {16, 56, 56}), {0, 223, 224, 50176, 802815},
+      {"audio_query_released",
+       {1920},
+       fourier(192, {30720}),
+       {0, 1, 1000, 1919},
+       AxisGrid::kHalfOpen},
+      {"video_query_released",
+       {16, 224, 224},
+       fourier(32, {16, 56, 56}),
+       {0, 223, 224, 50176, 802815},
        AxisGrid::kHalfOpen},
   };
 }
@@ -168,11 +184,13 @@ TEST_P(FourierTableShared, IsTheirs) {
   const TableCase& c = GetParam();
   COMPONENT_OR_SKIP(component, "fourier");
   const auto ours = [&](DType dtype) {
-    const tokens::SeparablePositions grid = tokens::fourier_grid(c.position, c.index_dims, c.grid, dtype);
+    const tokens::SeparablePositions grid =
+        tokens::fourier_grid(c.position, c.index_dims, c.grid, dtype);
     return c.rows.empty() ? grid.dense() : grid.rows(c.rows);
   };
   const Array& exact = component.f64(c.name);
-  expect_exact(ours(DType::kF64), exact);  // pi * 15360 turns a last bit of jax's linspace into 1e-11
+  expect_exact(ours(DType::kF64),
+               exact);  // pi * 15360 turns a last bit of jax's linspace into 1e-11
   // Neither library is right to the last bit here; jax and torch round differently by as much.
   const double their_error = test::difference(component.f32(c.name), exact).max_abs;
   const test::Difference apart = test::difference(ours(DType::kF32), exact);
@@ -188,7 +206,8 @@ TEST(RearrangementShared, SpaceToDepthAndBack) {
   expect_exact(tokens::space_to_depth(deep.in("image"), {2, 2}), deep.f32("image_block2"), 0);
   expect_exact(tokens::space_to_depth(deep.in("video"), {2, 2, 2}), deep.f32("video_t2_s2"), 0);
   const Array& both = wide.in("image_or_video");
-  expect_exact(tokens::depth_to_space(both.reshape({1, 2, 3, 24}), {2, 2}), wide.f32("image_block2"), 0);
+  expect_exact(tokens::depth_to_space(both.reshape({1, 2, 3, 24}), {2, 2}),
+               wide.f32("image_block2"), 0);
   expect_exact(tokens::depth_to_space(both, {2, 2, 2}), wide.f32("video_t2_s2"), 0);
 }
 
@@ -205,8 +224,10 @@ TEST(AttendShared, MaskedScoresAndRowsWithoutAnyKey) {
   const at::Tensor mask = to_tensor(component.in("mask")).reshape({6, 5}).to(at::kBool);
   nn::AttendOptions options;
   options.num_heads = 2;
-  expect_exact(to_array(nn::attend(q, k, v, {}, options).view({2, 3, 12})), component.f64("unmasked"));
-  expect_exact(to_array(nn::attend(q, k, v, mask, options).view({2, 3, 12})), component.f64("masked"));
+  expect_exact(to_array(nn::attend(q, k, v, {}, options).view({2, 3, 12})),
+               component.f64("unmasked"));
+  expect_exact(to_array(nn::attend(q, k, v, mask, options).view({2, 3, 12})),
+               component.f64("masked"));
 }
 
 nn::Parameters double_parameters(const ArrayMap& weights) {
@@ -228,14 +249,20 @@ TEST(AttentionModuleShared, QueryShapeWideningAndNoResidual) {
   COMPONENT_OR_SKIP(component, "cross_attention_q_shape");
   ArrayMap weights;
   component.attention(weights, "a", "cross_attention", true);
-  const AttentionShape shape{.query_channels = 6, .input_channels = 10, .num_heads = 2, .qk_channels = 6,
-                             .v_channels = 6, .output_channels = 6, .mlp_channels = 18, .use_query_residual = false};
+  const AttentionShape shape{.query_channels = 6,
+                             .input_channels = 10,
+                             .num_heads = 2,
+                             .qk_channels = 6,
+                             .v_channels = 6,
+                             .output_channels = 6,
+                             .mlp_channels = 18,
+                             .use_query_residual = false};
   const at::NoGradGuard no_grad;
   const nn::Parameters parameters = double_parameters(weights);
   const nn::AttentionModule module(parameters, "a", shape, tanh_gelu());
   const at::Tensor inputs = to_tensor(component.in("in1")).to(at::kDouble);
-  const at::Tensor out =
-      module.cross_attend(to_tensor(component.in("in0")).to(at::kDouble), module.keys_values(inputs), {}, {}, false);
+  const at::Tensor out = module.cross_attend(to_tensor(component.in("in0")).to(at::kDouble),
+                                             module.keys_values(inputs), {}, {}, false);
   expect_exact(to_array(out), component.f64("out"));
 }
 
@@ -243,13 +270,20 @@ TEST(AttentionModuleShared, SelfAttentionWithOtherQueryAndValueWidths) {
   COMPONENT_OR_SKIP(component, "self_attention_wide");
   ArrayMap weights;
   component.attention(weights, "a", "self_attention", false);
-  const AttentionShape shape{.query_channels = 6, .input_channels = 6, .num_heads = 2, .qk_channels = 8,
-                             .v_channels = 6, .output_channels = 6, .mlp_channels = 24, .use_query_residual = true,
+  const AttentionShape shape{.query_channels = 6,
+                             .input_channels = 6,
+                             .num_heads = 2,
+                             .qk_channels = 8,
+                             .v_channels = 6,
+                             .output_channels = 6,
+                             .mlp_channels = 24,
+                             .use_query_residual = true,
                              .self = true};
   const at::NoGradGuard no_grad;
   const nn::Parameters parameters = double_parameters(weights);
   const nn::AttentionModule module(parameters, "a", shape, tanh_gelu());
-  expect_exact(to_array(module.self_attend(to_tensor(component.in("in0")).to(at::kDouble), false)), component.f64("out"));
+  expect_exact(to_array(module.self_attend(to_tensor(component.in("in0")).to(at::kDouble), false)),
+               component.f64("out"));
 }
 
 TEST(PreprocessorShared, StridedOneByOneConvolution) {
@@ -288,8 +322,10 @@ TEST(PreprocessorShared, ConvolutionFrameByFrame) {
   weights["inputs.x.batch_norm.0.weight"] = component.param(stem + "batchnorm/scale").reshape({4});
   weights["inputs.x.batch_norm.0.bias"] = component.param(stem + "batchnorm/offset").reshape({4});
   const std::string state = "state:" + stem + "batchnorm/~/";
-  weights["inputs.x.batch_norm.0.running_mean"] = component.in(state + "mean_ema/average").reshape({4});
-  weights["inputs.x.batch_norm.0.running_var"] = component.in(state + "var_ema/average").reshape({4});
+  weights["inputs.x.batch_norm.0.running_mean"] =
+      component.in(state + "mean_ema/average").reshape({4});
+  weights["inputs.x.batch_norm.0.running_var"] =
+      component.in(state + "var_ema/average").reshape({4});
   expect_tokens(component, around(input), weights);
 }
 
@@ -303,9 +339,10 @@ TEST(PreprocessorShared, PatchesWithAddedLearnedPositionsAndAnExtraLinear) {
   input.position.use = PositionUse::kAdd;
   ArrayMap weights;
   component.linear(weights, "inputs.x.stem", "image_preprocessor/patches_linear");
-  component.linear(weights, "inputs.x.position.extra.0", "image_preprocessor/~_build_network_inputs/linear");
-  weights["inputs.x.position.table"] =
-      component.param("image_preprocessor/~_build_network_inputs/trainable_position_encoding/pos_embs");
+  component.linear(weights, "inputs.x.position.extra.0",
+                   "image_preprocessor/~_build_network_inputs/linear");
+  weights["inputs.x.position.table"] = component.param(
+      "image_preprocessor/~_build_network_inputs/trainable_position_encoding/pos_embs");
   expect_tokens(component, around(input), weights);
 }
 
@@ -324,8 +361,10 @@ TEST(PreprocessorShared, SoundWithProjectedLearnedPositions) {
   input.position.project_channels = 5;
   const std::string module = "audio_preprocessor/~_build_network_inputs/";
   ArrayMap weights;
-  component.linear(weights, "inputs.x.position.projection", module + "position_encoding_projector/linear");
-  weights["inputs.x.position.table"] = component.param(module + "trainable_position_encoding/pos_embs");
+  component.linear(weights, "inputs.x.position.projection",
+                   module + "position_encoding_projector/linear");
+  weights["inputs.x.position.table"] =
+      component.param(module + "trainable_position_encoding/pos_embs");
   expect_tokens(component, around(input), weights);
 }
 
@@ -339,8 +378,8 @@ Array run_head(const ModelSpec& spec, const ArrayMap& weights, const Array& rows
   }
   nn::Model model(spec, all, {.dtype = at::kDouble, .tables = DType::kF64});
   const ModelSpec& kept = model.spec();
-  const nn::StemContext context{kept, model.shape(), model.parameters(), false, DType::kF64,
-                                at::TensorOptions().dtype(at::kDouble)};
+  const nn::StemContext context{kept,  model.shape(), model.parameters(),
+                                false, DType::kF64,   at::TensorOptions().dtype(at::kDouble)};
   const OutputSpec& output = kept.outputs[0];
   const nn::QueryRows queries(context, output, {}, {}, rows.size(0));
   const at::Tensor projected = nn::project_rows(context, output, to_tensor(rows).to(at::kDouble));
@@ -376,10 +415,12 @@ Array transposed_kernel(const Array& kernel) {
 TEST(HeadShared, OneByOneConvolutionIsALinear) {
   COMPONENT_OR_SKIP(component, "image_post_conv1x1");
   ArrayMap weights;
-  weights["outputs.y.head.weight"] = component.param("image_postprocessor/~/conv2_d/w", {3, 2, 0, 1}).reshape({4, 5});
+  weights["outputs.y.head.weight"] =
+      component.param("image_postprocessor/~/conv2_d/w", {3, 2, 0, 1}).reshape({4, 5});
   weights["outputs.y.head.bias"] = component.param("image_postprocessor/~/conv2_d/b");
-  expect_exact(run_head(head_spec(HeadKind::kLinear, {2, 3}, 5, 4, {}), weights, component.in("in0")),
-               component.f64("out"));
+  expect_exact(
+      run_head(head_spec(HeadKind::kLinear, {2, 3}, 5, 4, {}), weights, component.in("in0")),
+      component.f64("out"));
 }
 
 TEST(HeadShared, UpsamplingConvolutionOfAnImage) {
@@ -391,7 +432,8 @@ TEST(HeadShared, UpsamplingConvolutionOfAnImage) {
     weights[ours + ".weight"] = transposed_kernel(component.param(cat(module, layer + 1, "/w")));
     weights[ours + ".bias"] = component.param(cat(module, layer + 1, "/b"));
   }
-  expect_exact(run_head(head_spec(HeadKind::kConvUpsample, {2, 3}, 5, 3, {4, 4}), weights, component.in("in0")),
+  expect_exact(run_head(head_spec(HeadKind::kConvUpsample, {2, 3}, 5, 3, {4, 4}), weights,
+                        component.in("in0")),
                component.f64("out"));
 }
 
@@ -404,7 +446,8 @@ TEST(HeadShared, UpsamplingConvolutionOfAVideo) {
     weights[ours + ".weight"] = transposed_kernel(component.param(cat(module, layer, "/w")));
     weights[ours + ".bias"] = component.param(cat(module, layer, "/b"));
   }
-  expect_exact(run_head(head_spec(HeadKind::kConvUpsample, {2, 2, 3}, 4, 2, {2, 4, 4}), weights, component.in("in0")),
+  expect_exact(run_head(head_spec(HeadKind::kConvUpsample, {2, 2, 3}, 4, 2, {2, 4, 4}), weights,
+                        component.in("in0")),
                component.f64("out"));
 }
 
@@ -413,9 +456,11 @@ struct ConcatDecoder {
   ModelSpec spec;
   ArrayMap weights;
 
-  explicit ConcatDecoder(const Component& component) : spec(around(grid_input({3, 4}, 3, Stem::kPixels, {}))) {
+  explicit ConcatDecoder(const Component& component)
+      : spec(around(grid_input({3, 4}, 3, Stem::kPixels, {}))) {
     spec.encoder.num_latents = 4;
-    spec.decoder.cross_attend = {.num_heads = 3, .qk_channels = 6, .v_channels = 9, .use_query_residual = true};
+    spec.decoder.cross_attend = {
+        .num_heads = 3, .qk_channels = 6, .v_channels = 9, .use_query_residual = true};
     spec.decoder.output_channels = 5;
     OutputSpec& output = spec.outputs[0];
     output.query = QueryKind::kFourier;
@@ -430,8 +475,8 @@ struct ConcatDecoder {
   }
 
   /// @param content [B, 12, 3]
-  void expect(const Component& component, const at::Tensor& content, const nn::TensorRequest& request,
-              const char* expected) {
+  void expect(const Component& component, const at::Tensor& content,
+              const nn::TensorRequest& request, const char* expected) {
     const at::NoGradGuard no_grad;
     nn::Model model(spec, weights, {.dtype = at::kDouble, .tables = DType::kF64});
     nn::TokenSegment segment;
@@ -440,7 +485,9 @@ struct ConcatDecoder {
     segment.tokens = 12;
     segment.content = content;
     nn::TensorTrace trace;
-    const at::Tensor out = model.decode(to_tensor(component.in("in1")).to(at::kDouble), {{segment}}, request, &trace).at("y");
+    const at::Tensor out =
+        model.decode(to_tensor(component.in("in1")).to(at::kDouble), {{segment}}, request, &trace)
+            .at("y");
     expect_exact(to_array(trace.tensors.at("decoder_queries")), component.f64("query"));
     expect_exact(to_array(out), component.f64(expected));
   }
@@ -450,7 +497,8 @@ TEST(DecoderShared, ConcatenatesInputsAndHonoursItsQueryMask) {
   COMPONENT_OR_SKIP(component, "decoder_concat_inputs");
   nn::TensorRequest request;
   request.query_masks["y"] = to_tensor(component.in("in3")).to(at::kBool);
-  ConcatDecoder(component).expect(component, to_tensor(component.in("in0")).to(at::kDouble), request, "out_masked");
+  ConcatDecoder(component).expect(component, to_tensor(component.in("in0")).to(at::kDouble),
+                                  request, "out_masked");
 }
 
 TEST(DecoderShared, ConcatenatesInputsAtChosenPoints) {

@@ -20,10 +20,11 @@ constexpr int kMostLayers = 8;
 struct DeepMindModel {
   ModelSpec spec;
   ArrayMap weights;
-  ArrayMap in;       ///< `in.*`
+  ArrayMap in;        ///< `in.*`
   OracleCall stages;  ///< every result, stages under our names
 
-  explicit DeepMindModel(const std::filesystem::path& folder) : spec(test::deepmind_fixture_spec(folder)) {
+  explicit DeepMindModel(const std::filesystem::path& folder)
+      : spec(test::deepmind_fixture_spec(folder)) {
     const std::filesystem::path pickle = folder / "params.pickle";
     const io::HaikuCheckpoint checkpoint = io::read_haiku_checkpoint(pickle);
     weights = from_haiku(spec, checkpoint.params, checkpoint.state, pickle.string());
@@ -46,7 +47,8 @@ struct DeepMindModel {
   }
 
   /// Expects `wanted` of the recorded results, each under our name for it.
-  void expect(const OurStages& ours, const std::map<std::string, std::string>& wanted, bool fourier = false) const {
+  void expect(const OurStages& ours, const std::map<std::string, std::string>& wanted,
+              bool fourier = false) const {
     OracleCall call;
     for (const auto& [theirs, name] : wanted) {
       call.f32[name] = stages.f32.at(theirs);
@@ -60,9 +62,11 @@ struct DeepMindModel {
   }
 
   /// The stages every model has, and `more`.
-  void expect_all(const OurStages& ours, std::map<std::string, std::string> more, bool fourier = false) const {
+  void expect_all(const OurStages& ours, std::map<std::string, std::string> more,
+                  bool fourier = false) const {
     for (const auto& [name, unused] : stages.f32) {
-      if (name == "tokens" || name.rfind("latents.", 0) == 0 || name == "decoder_queries" || name == "decoder_output") {
+      if (name == "tokens" || name.rfind("latents.", 0) == 0 || name == "decoder_queries" ||
+          name == "decoder_output") {
         more[name] = name;
       }
     }
@@ -98,7 +102,8 @@ TEST(DeepMindShared, LearnedPositionsWithoutDecoderResidual) {
   model.expect_all(run_ours(model.spec, model.weights, inputs), {{"logits", "logits"}});
   ModelSpec residual = model.spec;
   residual.decoder.cross_attend.use_query_residual = true;
-  model.expect(run_ours(residual, model.weights, inputs), {{"logits_with_decoder_query_residual", "logits"}});
+  model.expect(run_ours(residual, model.weights, inputs),
+               {{"logits_with_decoder_query_residual", "logits"}});
 }
 
 TEST(DeepMindShared, FourierPixelsAndAnInputMask) {
@@ -107,7 +112,8 @@ TEST(DeepMindShared, FourierPixelsAndAnInputMask) {
   model.expect_all(run_ours(model.spec, model.weights, inputs), {{"logits", "logits"}}, true);
   inputs.masks["inputs"] = model.in.at("input_mask").to(DType::kBool);
   model.expect(run_ours(model.spec, model.weights, inputs),
-               {{"logits_with_input_mask", "logits"}, {"latents_out_with_input_mask", "latents.4"}}, true);
+               {{"logits_with_input_mask", "logits"}, {"latents_out_with_input_mask", "latents.4"}},
+               true);
 }
 
 TEST(DeepMindShared, ConvolutionStemOnEvenAndOddPictures) {
@@ -122,7 +128,8 @@ TEST(DeepMindShared, OpticalFlowFromItsNeighbourhoods) {
   MODEL_OR_SKIP(model, "optical_flow");
   const Array patches = tokens::extract_neighbourhoods(model.in.at("images"), 3);
   EXPECT_EQ(test::difference(patches, model.stages.f32.at("patches")).max_abs, 0);
-  model.expect_all(run_ours(model.spec, model.weights, inputs_of("inputs", patches)), {{"model_output", "logits"}}, true);
+  model.expect_all(run_ours(model.spec, model.weights, inputs_of("inputs", patches)),
+                   {{"model_output", "logits"}}, true);
 }
 
 TEST(DeepMindShared, ProjectionDecoderAndUnusualSwitches) {
@@ -134,7 +141,9 @@ TEST(DeepMindShared, ProjectionDecoderAndUnusualSwitches) {
 /// The multimodal model's clip.
 ModelInputs clip(const DeepMindModel& model) {
   ModelInputs inputs;
-  inputs.arrays = {{"audio", model.in.at("audio")}, {"image", model.in.at("images")}, {"label", model.in.at("label")}};
+  inputs.arrays = {{"audio", model.in.at("audio")},
+                   {"image", model.in.at("images")},
+                   {"label", model.in.at("label")}};
   return inputs;
 }
 
@@ -169,21 +178,26 @@ TEST(DeepMindShared, MultimodalChunks) {
   MODEL_OR_SKIP(model, "multimodal");
   std::map<std::string, std::string> wanted = modalities("chunk0");
   wanted["decoder_query_chunk0"] = "decoder_queries";
-  model.expect_all(run_ours(model.spec, model.weights, clip(model), points(range(0, 3), range(0, 96))), wanted, true);
-  model.expect(run_ours(model.spec, model.weights, clip(model), points(range(9, 12), range(288, 384))),
-               {{"decoder_query_chunk3", "decoder_queries"}}, true);
+  model.expect_all(
+      run_ours(model.spec, model.weights, clip(model), points(range(0, 3), range(0, 96))), wanted,
+      true);
+  model.expect(
+      run_ours(model.spec, model.weights, clip(model), points(range(9, 12), range(288, 384))),
+      {{"decoder_query_chunk3", "decoder_queries"}}, true);
 }
 
 TEST(DeepMindShared, MultimodalPointsInAnyOrderAndRepeated) {
   MODEL_OR_SKIP(model, "multimodal");
   const OutputRequest request =
       points(integers(model.in.at("points_audio")), integers(model.in.at("points_image")));
-  model.expect(run_ours(model.spec, model.weights, clip(model), request), modalities("points"), true);
+  model.expect(run_ours(model.spec, model.weights, clip(model), request), modalities("points"),
+               true);
 }
 
 TEST(DeepMindShared, MultimodalChunksJoinedAreTheReconstruction) {
   MODEL_OR_SKIP(model, "multimodal");
-  OurStages ours = run_ours(model.spec, model.weights, clip(model), points(range(0, 12), range(0, 384)));
+  OurStages ours =
+      run_ours(model.spec, model.weights, clip(model), points(range(0, 12), range(0, 384)));
   for (ArrayMap* stages : {&ours.f32, &ours.f64}) {
     stages->at("logits.image") = stages->at("logits.image").reshape({2, 4, 8, 12, 3});
     stages->at("logits.audio") = stages->at("logits.audio").reshape({2, 48, 1});
@@ -209,7 +223,8 @@ TEST(DeepMindShared, MultimodalTokensReplacedByTheirMaskToken) {
   }
   std::map<std::string, std::string> wanted = modalities("masked");
   wanted["masked_preprocessed"] = "tokens";
-  model.expect(run_ours(model.spec, model.weights, inputs, points(range(0, 3), range(0, 96))), wanted, true);
+  model.expect(run_ours(model.spec, model.weights, inputs, points(range(0, 3), range(0, 96))),
+               wanted, true);
 }
 
 }  // namespace

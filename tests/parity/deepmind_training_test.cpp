@@ -1,7 +1,8 @@
+#include <gtest/gtest.h>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cross_entropy_loss.h>
-#include <gtest/gtest.h>
 
 #include "perceiver/base/str.h"
 #include "perceiver/io/haiku_checkpoint.h"
@@ -35,7 +36,8 @@ struct Trainable {
         checkpoint(io::read_haiku_checkpoint(folder / "params.pickle")),
         recorded(io::read_safetensors(folder / "io.safetensors")) {
     const ArrayMap weights = from_haiku(spec, checkpoint.params, checkpoint.state, "params.pickle");
-    model = std::make_unique<nn::Model>(spec, weights, nn::ModelOptions{.dtype = at::kDouble, .tables = DType::kF64});
+    model = std::make_unique<nn::Model>(
+        spec, weights, nn::ModelOptions{.dtype = at::kDouble, .tables = DType::kF64});
     model->set_training(true);
     model->parameters().requires_grad(true);
   }
@@ -61,12 +63,14 @@ struct Trainable {
       ASSERT_TRUE(entry.tensor.grad().defined()) << entry.info.name;
       const Array& theirs = wanted.at(entry.info.name);
       const test::Difference apart = test::difference(to_array(entry.tensor.grad()), theirs);
-      EXPECT_LE(apart.max_abs, kRoundedToFloat * test::max_abs(theirs) + 1e-12) << entry.info.name << " " << apart.text;
+      EXPECT_LE(apart.max_abs, kRoundedToFloat * test::max_abs(theirs) + 1e-12)
+          << entry.info.name << " " << apart.text;
     }
   }
 };
 
-void expect_close(const at::Tensor& ours, const Array& wanted, const char* what, double bar = 1e-10) {
+void expect_close(const at::Tensor& ours, const Array& wanted, const char* what,
+                  double bar = 1e-10) {
   const test::Difference apart = test::difference(to_array(ours.detach()), wanted);
   EXPECT_LE(apart.max_abs, bar * test::max_abs(wanted)) << what << " " << apart.text;
 }
@@ -80,11 +84,12 @@ TEST(DeepMindTrainingShared, LanguageLossAndItsGradients) {
   nn::TensorRequest request;
   request.query_masks["logits"] = inputs.masks["inputs"];
   const at::Tensor logits = trainable.model->forward(inputs, request).at("logits");
-  const at::Tensor loss = at::cross_entropy_loss(logits.flatten(0, 1), trainable.in("labels").to(at::kLong).flatten(), {},
-                                                 1, -100);
+  const at::Tensor loss = at::cross_entropy_loss(
+      logits.flatten(0, 1), trainable.in("labels").to(at::kLong).flatten(), {}, 1, -100);
   expect_close(loss, trainable.recorded.at("f64.loss"), "loss");
   loss.backward();
-  const ArrayMap file = io::read_safetensors(folder.parent_path() / "language_gradients" / "io.safetensors");
+  const ArrayMap file =
+      io::read_safetensors(folder.parent_path() / "language_gradients" / "io.safetensors");
   trainable.expect_gradients(trainable.gradients(file, "f64_as_f32.grad:"));
 }
 
@@ -96,12 +101,15 @@ TEST(DeepMindTrainingShared, ConvolutionStemUsesAndUpdatesBatchStatistics) {
   const at::Tensor logits = trainable.model->forward(inputs).at("logits");
   expect_close(logits, trainable.recorded.at("f64.train_logits"), "logits");
 
-  const std::string state = "f64.train_state:image_preprocessor/~/conv2_d_downsample/~/batchnorm/~/";
+  const std::string state =
+      "f64.train_state:image_preprocessor/~/conv2_d_downsample/~/batchnorm/~/";
   const nn::Parameters& parameters = trainable.model->parameters();
   const std::string ours = "inputs.inputs.batch_norm.0.running_";
   // Their accumulator was stored in float32 beside the average it can be worked out from.
-  for (const auto& [leaf, average] : {std::pair("mean", "mean_ema/average"), std::pair("var", "var_ema/average")}) {
-    expect_close(parameters.at(ours + leaf), trainable.recorded.at(state + average).reshape({8}), leaf, kRoundedToFloat);
+  for (const auto& [leaf, average] :
+       {std::pair("mean", "mean_ema/average"), std::pair("var", "var_ema/average")}) {
+    expect_close(parameters.at(ours + leaf), trainable.recorded.at(state + average).reshape({8}),
+                 leaf, kRoundedToFloat);
   }
   EXPECT_EQ(parameters.at("inputs.inputs.batch_norm.0.num_batches_tracked").item<int64_t>(), 8);
 
@@ -110,7 +118,8 @@ TEST(DeepMindTrainingShared, ConvolutionStemUsesAndUpdatesBatchStatistics) {
   loss.backward();
   trainable.expect_gradients(trainable.gradients(trainable.recorded, "f64_as_f32.train_grad:"));
   const Array& wanted = trainable.recorded.at("f64_as_f32.train_grad_images");
-  const test::Difference apart = test::difference(to_array(inputs.arrays.at("inputs").grad()), wanted);
+  const test::Difference apart =
+      test::difference(to_array(inputs.arrays.at("inputs").grad()), wanted);
   EXPECT_LE(apart.max_abs, kRoundedToFloat * test::max_abs(wanted)) << apart.text;
 }
 

@@ -27,7 +27,8 @@ std::map<std::string, std::string> stage_names(const ModelSpec& spec) {
   int64_t state = 0;
   for (int64_t block = 0; block < spec.encoder.num_blocks; ++block) {
     for (int64_t layer = 0; layer <= layers; ++layer) {
-      names["hidden_states." + std::to_string(state++)] = "latents." + std::to_string(block * layers + layer);
+      names["hidden_states." + std::to_string(state++)] =
+          "latents." + std::to_string(block * layers + layer);
     }
   }
   for (int64_t k = 0; k < spec.encoder.num_blocks * layers; ++k) {
@@ -58,8 +59,9 @@ TEST_P(TransformersFixtureShared, EveryStageIsTheirs) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, TransformersFixtureShared,
-    ::testing::Values(Case{"language", {"short", "all_masked"}}, Case{"sequence_classification", {}},
-                      Case{"vision_learned", {"interpolated"}}, Case{"vision_fourier", {"labelled"}, true},
+    ::testing::Values(Case{"language", {"short", "all_masked"}},
+                      Case{"sequence_classification", {}}, Case{"vision_learned", {"interpolated"}},
+                      Case{"vision_fourier", {"labelled"}, true},
                       Case{"vision_conv", {"odd"}, true}, Case{"hub_style_vision_conv", {}, true},
                       Case{"optical_flow", {}, true}, Case{"multimodal", {"points"}, true}),
     [](const auto& each) { return std::string(each.param.folder); });

@@ -1,9 +1,9 @@
 #include "parity/oracle.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <iomanip>
+
+#include <gtest/gtest.h>
 
 #include "perceiver/base/str.h"
 #include "perceiver/io/safetensors.h"
@@ -33,7 +33,8 @@ Array same_rows(const std::string& stage, const Array& peer, const Array& ours) 
   const bool map = stage.rfind("attention.decoder", 0) == 0;
   const bool rows = map || stage.rfind("decoder_", 0) == 0 || stage == "logits";
   const int64_t axis = map ? 2 : 1;
-  if (!rows || peer.dim() != ours.dim() || peer.dim() <= axis || ours.size(axis) >= peer.size(axis)) {
+  if (!rows || peer.dim() != ours.dim() || peer.dim() <= axis ||
+      ours.size(axis) >= peer.size(axis)) {
     return peer;
   }
   return test::prefix(peer, axis, ours.size(axis));
@@ -89,8 +90,10 @@ void rename_stages(OracleCall& call, const std::map<std::string, std::string>& n
 
 OurStages run_ours(const ModelSpec& spec, const ArrayMap& weights, const ModelInputs& inputs,
                    const OutputRequest& request) {
-  const auto float_engine = nn::make_engine(spec, weights, {.dtype = DType::kF32, .tables = DType::kF32});
-  const auto double_engine = nn::make_engine(spec, weights, {.dtype = DType::kF64, .tables = DType::kF64});
+  const auto float_engine =
+      nn::make_engine(spec, weights, {.dtype = DType::kF32, .tables = DType::kF32});
+  const auto double_engine =
+      nn::make_engine(spec, weights, {.dtype = DType::kF64, .tables = DType::kF64});
   return {stages_of(*float_engine, inputs, request), stages_of(*double_engine, inputs, request)};
 }
 
@@ -110,15 +113,18 @@ void expect_same_stages(const OracleCall& peer, const OurStages& ours, const Bar
     const Array wanted_f32 = same_rows(stage, peer_f32, found->second);
     const auto exact = peer.f64.find(stage);
     if (exact == peer.f64.end()) {
-      expect_near("float32", stage, found->second, wanted_f32, bars.like_f32 * test::max_abs(wanted_f32));
+      expect_near("float32", stage, found->second, wanted_f32,
+                  bars.like_f32 * test::max_abs(wanted_f32));
       continue;
     }
     const Array wanted = same_rows(stage, exact->second, found->second);
     const double scale = test::max_abs(wanted);
     expect_near("float64", stage, found_double->second, wanted, bars.f64 * scale);
     const test::Difference theirs = test::difference(wanted_f32, wanted);
-    expect_near("float32", stage, found->second, wanted, bars.f32_outlier * theirs.max_abs + bars.floor * scale);
-    EXPECT_LE(test::difference(found->second, wanted).rms, bars.f32_factor * theirs.rms + bars.floor * scale)
+    expect_near("float32", stage, found->second, wanted,
+                bars.f32_outlier * theirs.max_abs + bars.floor * scale);
+    EXPECT_LE(test::difference(found->second, wanted).rms,
+              bars.f32_factor * theirs.rms + bars.floor * scale)
         << "float32 " << stage << ", root mean square";
   }
 }

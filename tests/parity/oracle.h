@@ -38,12 +38,12 @@ OurStages run_ours(const ModelSpec& spec, const ArrayMap& weights, const ModelIn
 OurStages run_ours(const ModelSpec& spec, const ArrayMap& weights, const ArrayMap& tensors);
 
 struct Bars {
-  double f64 = 1e-10;       ///< of max |value|, float64 against float64
-  double f32_factor = 2;    ///< our float32 error over the peer's own, root mean square
-  double f32_outlier = 4;   ///< the same of the largest errors: one ill-conditioned row decides it alone,
-                            ///< and two roundings of that row differ by more than two
-  double floor = 5e-7;      ///< of max |value|, four last bits: below it an error ratio is chance
-  double like_f32 = 3e-5;   ///< of max |value|, float32 against float32, where no f64 was recorded
+  double f64 = 1e-10;      ///< of max |value|, float64 against float64
+  double f32_factor = 2;   ///< our float32 error over the peer's own, root mean square
+  double f32_outlier = 4;  ///< the same of the largest errors: one ill-conditioned row decides it
+                           ///< alone, and two roundings of that row differ by more than two
+  double floor = 5e-7;     ///< of max |value|, four last bits: below it an error ratio is chance
+  double like_f32 = 3e-5;  ///< of max |value|, float32 against float32, where no f64 was recorded
 };
 /// Compares every stage the peer recorded; reports each stage that is missing or too far off.
 /// Where text is shorter than the maximum the peer decodes all rows and we only the real ones: the

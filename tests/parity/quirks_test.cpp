@@ -1,9 +1,9 @@
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "perceiver/nn/engine.h"
 #include "perceiver/nn/model.h"
@@ -16,38 +16,55 @@
 #include "perceiver/tasks/forward.h"
 #include "support/compare.h"
 
-// The numbered quirks of docs/quirks.md that need no recording: what a switch does, not only that it
-// exists.
+// The numbered quirks of docs/quirks.md that need no recording: what a switch does, not only that
+// it exists.
 
 namespace perceiver::parity {
 namespace {
 
 ModelSpec tiny(const char* architecture, const Json& more = Json::object()) {
-  Json config = {{"model_type", "perceiver"}, {"architectures", {architecture}}, {"num_latents", 4},
-                 {"d_latents", 16}, {"d_model", 8}, {"num_blocks", 1}, {"num_self_attends_per_block", 1},
-                 {"num_self_attention_heads", 2}, {"num_cross_attention_heads", 1},
-                 {"max_position_embeddings", 10}, {"num_labels", 3}, {"image_size", 4}};
+  Json config = {{"model_type", "perceiver"},
+                 {"architectures", {architecture}},
+                 {"num_latents", 4},
+                 {"d_latents", 16},
+                 {"d_model", 8},
+                 {"num_blocks", 1},
+                 {"num_self_attends_per_block", 1},
+                 {"num_self_attention_heads", 2},
+                 {"num_cross_attention_heads", 1},
+                 {"max_position_embeddings", 10},
+                 {"num_labels", 3},
+                 {"image_size", 4}};
   config.update(more);
   return config_from_hugging_face(config, "test").spec;
 }
 
-ModelSpec language(const Json& more = Json::object()) { return tiny("PerceiverForMaskedLM", more); }
-
-ModelSpec multimodal() {
-  return tiny("PerceiverForMultimodalAutoencoding",
-              {{"num_frames", 2}, {"audio_samples_per_frame", 12}, {"samples_per_patch", 4},
-               {"output_shape", {1, 2, 8, 12}}, {"output_num_channels", 16}, {"_label_trainable_num_channels", 20}});
+ModelSpec language(const Json& more = Json::object()) {
+  return tiny("PerceiverForMaskedLM", more);
 }
 
-ArrayMap weights_of(const ModelSpec& spec) { return random_parameters(spec, InitScheme::kDeepMind, 7); }
+ModelSpec multimodal() {
+  return tiny("PerceiverForMultimodalAutoencoding", {{"num_frames", 2},
+                                                     {"audio_samples_per_frame", 12},
+                                                     {"samples_per_patch", 4},
+                                                     {"output_shape", {1, 2, 8, 12}},
+                                                     {"output_num_channels", 16},
+                                                     {"_label_trainable_num_channels", 20}});
+}
+
+ArrayMap weights_of(const ModelSpec& spec) {
+  return random_parameters(spec, InitScheme::kDeepMind, 7);
+}
 
 Array run(const ModelSpec& spec, const ModelInputs& inputs, const OutputRequest& request = {}) {
-  const auto engine = nn::make_engine(spec, weights_of(spec), {.dtype = DType::kF64, .tables = DType::kF64});
+  const auto engine =
+      nn::make_engine(spec, weights_of(spec), {.dtype = DType::kF64, .tables = DType::kF64});
   return engine->forward(inputs, request).begin()->second;
 }
 
 /// The text input under whatever name the spec has for it.
-ModelInputs text_for(const ModelSpec& spec, const std::vector<int64_t>& ids, const std::vector<bool>& valid = {}) {
+ModelInputs text_for(const ModelSpec& spec, const std::vector<int64_t>& ids,
+                     const std::vector<bool>& valid = {}) {
   ModelInputs inputs;
   const auto count = static_cast<int64_t>(ids.size());
   inputs.arrays[spec.inputs[0].name] = Array::of<int64_t>({1, count}, ids);
@@ -69,7 +86,8 @@ TEST(Quirks, Q01TheGeluIsErfInTransformersAndTanhInDeepMind) {
   EXPECT_EQ(as_deepmind(erf).compatibility.activation, Activation::kGeluTanh);
   ModelSpec tanh = erf;
   tanh.compatibility.activation = Activation::kGeluTanh;
-  const double apart = test::difference(run(erf, text_for(erf, kIds)), run(tanh, text_for(erf, kIds))).max_abs;
+  const double apart =
+      test::difference(run(erf, text_for(erf, kIds)), run(tanh, text_for(erf, kIds))).max_abs;
   EXPECT_GT(apart, 1e-6);
   EXPECT_LT(apart, 0.1);
   EXPECT_EQ(language({{"hidden_act", "gelu_new"}}).compatibility.activation, Activation::kGeluTanh);
@@ -99,7 +117,10 @@ TEST(Quirks, Q06ADecoderQueryMaskMattersOnlyInDeepMindsForm) {
   rows.mutable_data<bool>()[0] = true;
   masked.query_masks[theirs.outputs[0].name] = rows;
   // transformers takes the mask and ignores it.
-  EXPECT_EQ(test::difference(run(theirs, text_for(theirs, kIds), masked), run(theirs, text_for(theirs, kIds))).max_abs, 0);
+  EXPECT_EQ(test::difference(run(theirs, text_for(theirs, kIds), masked),
+                             run(theirs, text_for(theirs, kIds)))
+                .max_abs,
+            0);
   // DeepMind's masked rows are constants, whatever was read.
   const Array one = run(deepmind, text_for(deepmind, kIds), masked).reshape({6, 262});
   const Array two = run(deepmind, text_for(deepmind, other), masked).reshape({6, 262});
@@ -117,8 +138,14 @@ TEST(Quirks, Q07ATextWithoutAnyValidTokenIsAMeanOrNothing) {
   const std::vector<bool> none(6, false);
   const std::vector<int64_t> other{9, 9, 9, 9, 9, 9};
   // A mean still depends on the masked tokens; nothing does not.
-  EXPECT_GT(test::difference(run(mean, text_for(mean, kIds, none)), run(mean, text_for(mean, other, none))).max_abs, 1e-6);
-  EXPECT_EQ(test::difference(run(zero, text_for(zero, kIds, none)), run(zero, text_for(zero, other, none))).max_abs, 0);
+  EXPECT_GT(test::difference(run(mean, text_for(mean, kIds, none)),
+                             run(mean, text_for(mean, other, none)))
+                .max_abs,
+            1e-6);
+  EXPECT_EQ(test::difference(run(zero, text_for(zero, kIds, none)),
+                             run(zero, text_for(zero, other, none)))
+                .max_abs,
+            0);
 }
 
 TEST(Quirks, Q08TheConfigsLayerNormEpsIsNeverRead) {
@@ -141,7 +168,8 @@ std::pair<Array, Array> whole_and_points(AxisGrid whole_grid) {
     shape.push_back(input.channels);
     inputs.arrays[input.name] = Array::zeros(DType::kF64, shape);
   }
-  const auto engine = nn::make_engine(spec, weights_of(spec), {.dtype = DType::kF64, .tables = DType::kF64});
+  const auto engine =
+      nn::make_engine(spec, weights_of(spec), {.dtype = DType::kF64, .tables = DType::kF64});
   OutputRequest whole;
   OutputRequest points;
   whole.only = points.only = {"audio"};
@@ -152,8 +180,9 @@ std::pair<Array, Array> whole_and_points(AxisGrid whole_grid) {
 
 TEST(Quirks, Q12PointsLieOnAnotherGridThanTheWhole) {
   const auto [inclusive, points] = whole_and_points(AxisGrid::kInclusive);
-  EXPECT_LT(test::difference(inclusive.rows(0, 1), points.rows(0, 1)).max_abs, 1e-12);  // both begin at -1
-  EXPECT_GT(test::difference(inclusive.rows(5, 6), points.rows(5, 6)).max_abs, 1e-6);   // 1 and 2/3
+  EXPECT_LT(test::difference(inclusive.rows(0, 1), points.rows(0, 1)).max_abs,
+            1e-12);  // both begin at -1
+  EXPECT_GT(test::difference(inclusive.rows(5, 6), points.rows(5, 6)).max_abs, 1e-6);  // 1 and 2/3
   const auto [half_open, same] = whole_and_points(AxisGrid::kHalfOpen);
   EXPECT_LT(test::difference(half_open, same).max_abs, 1e-12);
   // transformers only decodes by index, so asking its model for everything joins the chunks.
@@ -202,8 +231,16 @@ TEST(Quirks, Q17RunningAveragesAreDebiasedOrPlain) {
   // with the unbiased variance of the 8 x 8 pixels.
   const at::Tensor plain_mean = 0.1 * mean;
   const at::Tensor plain_variance = 0.9 + 0.1 * variance * (64.0 / 63.0);
-  EXPECT_LT((after_one_step(BatchNormAverage::kPlain, "running_mean") - plain_mean).abs().max().item<double>(), 1e-12);
-  EXPECT_LT((after_one_step(BatchNormAverage::kPlain, "running_var") - plain_variance).abs().max().item<double>(), 1e-12);
+  EXPECT_LT((after_one_step(BatchNormAverage::kPlain, "running_mean") - plain_mean)
+                .abs()
+                .max()
+                .item<double>(),
+            1e-12);
+  EXPECT_LT((after_one_step(BatchNormAverage::kPlain, "running_var") - plain_variance)
+                .abs()
+                .max()
+                .item<double>(),
+            1e-12);
 }
 
 TEST(Quirks, Q19StridedPixelsHaveNoTransformersForm) {
@@ -228,7 +265,8 @@ TEST(Quirks, Q21TheConvolutionStemHasOneLayerInTransformers) {
 }
 
 TEST(Quirks, Q22TheConfigsQueryResidualIsTheEncodersOnly) {
-  const ModelSpec off = tiny("PerceiverForImageClassificationFourier", {{"use_query_residual", false}});
+  const ModelSpec off =
+      tiny("PerceiverForImageClassificationFourier", {{"use_query_residual", false}});
   EXPECT_FALSE(off.encoder.cross_attend.use_query_residual);
   EXPECT_TRUE(off.decoder.cross_attend.use_query_residual);
   EXPECT_FALSE(language({{"use_query_residual", true}}).decoder.cross_attend.use_query_residual);
@@ -238,7 +276,8 @@ TEST(Quirks, Q26ALanguageModelAnswersEveryRowOrOnlyItsOwn) {
   const ModelSpec spec = language();
   const auto engine = nn::make_engine(spec, weights_of(spec), {});
   const Array ids = Array::of<int64_t>({1, 6}, kIds);
-  EXPECT_EQ(tasks::forward(*engine, {{"inputs", ids}}).at("logits").size(1), 10);  // as transformers
+  EXPECT_EQ(tasks::forward(*engine, {{"inputs", ids}}).at("logits").size(1),
+            10);  // as transformers
   EXPECT_EQ(engine->forward(text_for(spec, kIds)).begin()->second.size(1), 6);
 }
 

@@ -1,8 +1,8 @@
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <filesystem>
 #include <set>
+
+#include <gtest/gtest.h>
 
 #include "parity/oracle.h"
 #include "perceiver/tasks/bundle.h"
@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 fs::path oracle_folder() {
   const char* given = std::getenv("PERCEIVER_ORACLE");
-  return given != nullptr ? fs::path(given) : fs::path(PERCEIVER_BINARY_DIR) / "oracle/transformers_small";
+  return given != nullptr ? fs::path(given)
+                          : fs::path(PERCEIVER_BINARY_DIR) / "oracle/transformers_small";
 }
 
 struct Case {

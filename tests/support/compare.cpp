@@ -27,7 +27,8 @@ double max_abs(const Array& array) {
   double largest = 0;
   for (int64_t i = 0; i < wide.numel(); ++i) {
     const double value = std::abs(wide.data<double>()[i]);
-    largest = std::isnan(value) ? std::numeric_limits<double>::infinity() : std::max(largest, value);
+    largest =
+        std::isnan(value) ? std::numeric_limits<double>::infinity() : std::max(largest, value);
   }
   return largest;
 }
@@ -35,7 +36,8 @@ double max_abs(const Array& array) {
 Difference difference(const Array& got, const Array& wanted) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   if (got.shape() != wanted.shape()) {
-    return {kInfinity, kInfinity, cat("shape ", shape_string(got.shape()), ", wanted ", shape_string(wanted.shape()))};
+    return {kInfinity, kInfinity,
+            cat("shape ", shape_string(got.shape()), ", wanted ", shape_string(wanted.shape()))};
   }
   const Array a = got.to(DType::kF64);
   const Array b = wanted.to(DType::kF64);

@@ -1,9 +1,9 @@
 #include "perceiver/tokens/patches.h"
 
+#include <numeric>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <numeric>
 
 #include "perceiver/base/error.h"
 
@@ -38,7 +38,8 @@ TEST(SpaceToDepth, TakesSoundAndVideo) {
 }
 
 TEST(SpaceToDepth, KeepsBatchesApart) {
-  EXPECT_THAT(values(space_to_depth(counting({2, 2, 2, 1}), {1, 2})), ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+  EXPECT_THAT(values(space_to_depth(counting({2, 2, 2, 1}), {1, 2})),
+              ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 TEST(SpaceToDepth, NamesTheAxisThatDoesNotDivide) {

@@ -1,11 +1,11 @@
 #include "perceiver/tokens/positions.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <cstring>
 #include <numbers>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 
@@ -29,8 +29,12 @@ std::vector<double> row(const Array& table, int64_t i) {
   return {at, at + width};
 }
 
-double sin_pi(double x) { return std::sin(std::numbers::pi * x); }
-double cos_pi(double x) { return std::cos(std::numbers::pi * x); }
+double sin_pi(double x) {
+  return std::sin(std::numbers::pi * x);
+}
+double cos_pi(double x) {
+  return std::cos(std::numbers::pi * x);
+}
 
 TEST(AxisCoordinates, InclusiveReachesBothEnds) {
   EXPECT_THAT(axis_coordinates(5, AxisGrid::kInclusive), ElementsAre(-1, -0.5, 0, 0.5, 1));
@@ -47,11 +51,10 @@ TEST(AxisCoordinates, OnePointLiesAtMinusOne) {
 
 TEST(FourierGrid, BandsRunFromOneToHalfTheMaximumResolution) {
   // One axis of two points, resolution 7: bands 1, 2.25, 3.5.
-  const Array table =
-      fourier_grid(fourier(3, {7}), {2}, AxisGrid::kHalfOpen, DType::kF64).dense();
+  const Array table = fourier_grid(fourier(3, {7}), {2}, AxisGrid::kHalfOpen, DType::kF64).dense();
   ASSERT_EQ(table.shape(), (std::vector<int64_t>{2, 7}));
   const std::vector<double> first = row(table, 0);
-  const std::vector<double> expected{-1,         sin_pi(-1),   sin_pi(-2.25), sin_pi(-3.5),
+  const std::vector<double> expected{-1,         sin_pi(-1),    sin_pi(-2.25), sin_pi(-3.5),
                                      cos_pi(-1), cos_pi(-2.25), cos_pi(-3.5)};
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_NEAR(first[i], expected[i], 1e-15) << "channel " << i;
@@ -59,8 +62,7 @@ TEST(FourierGrid, BandsRunFromOneToHalfTheMaximumResolution) {
 }
 
 TEST(FourierGrid, OneBandHasFrequencyOne) {
-  const Array table =
-      fourier_grid(fourier(1, {9}), {3}, AxisGrid::kHalfOpen, DType::kF64).dense();
+  const Array table = fourier_grid(fourier(1, {9}), {3}, AxisGrid::kHalfOpen, DType::kF64).dense();
   EXPECT_NEAR(row(table, 1)[1], sin_pi(-1.0 / 3), 1e-15);
 }
 
@@ -71,7 +73,8 @@ TEST(FourierGrid, DenseOrderIsCoordinatesThenSinesByAxisThenCosines) {
   // Row-major: row 6 is y = 1 of 2, x = 2 of 4, hence coordinates 0 and 0; row 5 has x = -0.5.
   EXPECT_THAT(row(table, 6), ElementsAre(0, 0, 0, 0, 0, 0, 1, 1, 1, 1));
   const std::vector<double> five = row(table, 5);
-  const std::vector<double> expected{0, -0.5, 0, 0, sin_pi(-0.5), sin_pi(-2), 1, 1, cos_pi(-0.5), cos_pi(-2)};
+  const std::vector<double> expected{0, -0.5,         0,         0, sin_pi(-0.5), sin_pi(-2), 1,
+                                     1, cos_pi(-0.5), cos_pi(-2)};
   for (size_t i = 0; i < expected.size(); ++i) {
     EXPECT_NEAR(five[i], expected[i], 1e-15) << "channel " << i;
   }
@@ -91,13 +94,16 @@ TEST(FourierGrid, SineOnlyAndNoCoordinatesLeaveChannelsOut) {
 }
 
 TEST(FourierGrid, AbsentMaximumResolutionIsTheGridItself) {
-  const Array given = fourier_grid(fourier(4, {3, 5}), {3, 5}, AxisGrid::kInclusive, DType::kF32).dense();
-  const Array absent = fourier_grid(fourier(4, {}), {3, 5}, AxisGrid::kInclusive, DType::kF32).dense();
+  const Array given =
+      fourier_grid(fourier(4, {3, 5}), {3, 5}, AxisGrid::kInclusive, DType::kF32).dense();
+  const Array absent =
+      fourier_grid(fourier(4, {}), {3, 5}, AxisGrid::kInclusive, DType::kF32).dense();
   EXPECT_EQ(std::memcmp(given.bytes(), absent.bytes(), static_cast<size_t>(given.nbytes())), 0);
 }
 
 TEST(FourierGrid, RowsAreThoseOfTheDenseTableInAnyOrder) {
-  const SeparablePositions grid = fourier_grid(fourier(3, {9, 4}), {3, 4}, AxisGrid::kInclusive, DType::kF64);
+  const SeparablePositions grid =
+      fourier_grid(fourier(3, {9, 4}), {3, 4}, AxisGrid::kInclusive, DType::kF64);
   const Array dense = grid.dense();
   const Array rows = grid.rows({11, 0, 5, 5});
   ASSERT_EQ(rows.size(0), 4);
@@ -113,7 +119,8 @@ TEST(FourierGrid, FloatTablesRoundAtEveryStep) {
       fourier_grid(fourier(192, {30720}), {1920}, AxisGrid::kInclusive, DType::kF32).rows({1600});
   const float x = table.data<float>()[0];
   EXPECT_EQ(x, 0.667535186F);
-  EXPECT_NEAR(double{table.data<float>()[192]}, std::sin(double{std::numbers::pi_v<float> * (x * 15360.0F)}), 1e-7);
+  EXPECT_NEAR(double{table.data<float>()[192]},
+              std::sin(double{std::numbers::pi_v<float> * (x * 15360.0F)}), 1e-7);
   const Array exact =
       fourier_grid(fourier(192, {30720}), {1920}, AxisGrid::kInclusive, DType::kF64).rows({1600});
   const double difference = std::abs(double{table.data<float>()[192]} - exact.data<double>()[192]);
@@ -132,7 +139,8 @@ TEST(FourierGrid, RefusesAResolutionOfAnotherRank) {
 }
 
 TEST(FourierGrid, RefusesAPointOutsideTheGrid) {
-  const SeparablePositions grid = fourier_grid(fourier(1, {}), {3, 4}, AxisGrid::kInclusive, DType::kF32);
+  const SeparablePositions grid =
+      fourier_grid(fourier(1, {}), {3, 4}, AxisGrid::kInclusive, DType::kF32);
   EXPECT_THROW(grid.rows({12}), Error);
   EXPECT_THROW(grid.rows({-1}), Error);
 }
