@@ -1,14 +1,13 @@
 #include "perceiver/base/file.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <system_error>
+#include <unistd.h>
 #include <utility>
 
 #include "perceiver/base/error.h"
@@ -18,7 +17,9 @@ namespace perceiver {
 namespace fs = std::filesystem;
 namespace {
 
-std::string named(const fs::path& path) { return printable(path.native(), 1024); }
+std::string named(const fs::path& path) {
+  return printable(path.native(), 1024);
+}
 
 [[noreturn]] void throw_io(const fs::path& path, int error, const char* what = "") {
   throw Error(ErrorCode::kIo, cat(named(path), ": ", what, std::generic_category().message(error)));
@@ -155,9 +156,9 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
     throw_io(path, errno);
   }
   if (!S_ISREG(status.st_mode)) {
-    throw Error(ErrorCode::kIo, cat(named(path), S_ISDIR(status.st_mode)
-                                                     ? ": is a folder, not a file"
-                                                     : ": not a regular file"));
+    throw Error(ErrorCode::kIo,
+                cat(named(path), S_ISDIR(status.st_mode) ? ": is a folder, not a file"
+                                                         : ": not a regular file"));
   }
   std::shared_ptr<MappedFile> file(new MappedFile);
   file->size_ = static_cast<uint64_t>(status.st_size);

@@ -1,8 +1,9 @@
 #include "perceiver/base/json.h"
 
-#include <nlohmann/json.hpp>
 #include <unordered_set>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"

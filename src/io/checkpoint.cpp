@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <set>
+
+#include <nlohmann/json.hpp>
 
 #include "io/content_kind.h"
 #include "io/haiku_format.h"
@@ -150,9 +151,13 @@ int64_t find_non_finite(const Array& array) {
 
 }  // namespace
 
-CheckpointKind sniff_checkpoint(const fs::path& path) { return sniff(map_file(path)); }
+CheckpointKind sniff_checkpoint(const fs::path& path) {
+  return sniff(map_file(path));
+}
 
-ArrayMap read_checkpoint(const fs::path& path) { return read_by_content(map_file(path)); }
+ArrayMap read_checkpoint(const fs::path& path) {
+  return read_by_content(map_file(path));
+}
 
 ArrayMap read_hugging_face_weights(const fs::path& folder) {
   const std::string where = printable(folder.native(), 1024);
@@ -182,9 +187,9 @@ void require_finite(const ArrayMap& arrays, const std::string& where) {
     if (index >= 0) {
       const Array element = array.reshape({array.numel()}).rows(index, index + 1).to(DType::kF64);
       const double value = element.data<double>()[0];
-      throw Error(ErrorCode::kFormat, cat(where, ": ", tensor_named(name), " of shape ",
-                                          shape_string(array.shape()), " holds ", value,
-                                          " at flat index ", index));
+      throw Error(ErrorCode::kFormat,
+                  cat(where, ": ", tensor_named(name), " of shape ", shape_string(array.shape()),
+                      " holds ", value, " at flat index ", index));
     }
   }
 }

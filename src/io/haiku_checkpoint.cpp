@@ -51,8 +51,8 @@ HaikuCheckpoint read_haiku_checkpoint(const FileBytes& file) {
   PickleMachine machine(file, handler);
   const PickleValue* top = machine.run();
   if (machine.consumed() != file.bytes.size()) {
-    file.refuse(cat("the pickle ends at byte ", machine.consumed(), ", the file at ",
-                    file.bytes.size()));
+    file.refuse(
+        cat("the pickle ends at byte ", machine.consumed(), ", the file at ", file.bytes.size()));
   }
   HaikuCheckpoint checkpoint;
   ArrayBudget budget(file);

@@ -95,8 +95,7 @@ Array build_numpy_array(const FileBytes& file, NumpyArray& array, ArrayBudget& b
   if (encoded != nullptr) {
     // Latin-1 text takes one or two bytes per byte, so this bounds the decoded copy.
     budget.charge(encoded->text.size(), named);
-    std::optional<std::string> content =
-        latin1_bytes(encoded->text, static_cast<uint64_t>(bytes));
+    std::optional<std::string> content = latin1_bytes(encoded->text, static_cast<uint64_t>(bytes));
     decoded = content ? std::move(*content) : std::string();
     data = decoded;
   } else if (!array.data->is_bytes()) {

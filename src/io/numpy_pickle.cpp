@@ -8,7 +8,15 @@ namespace perceiver::io {
 namespace {
 
 enum class Call {
-  kMapping, kReconstruct, kScalar, kFromBuffer, kJaxArray, kDType, kEncode, kBytes, kNone
+  kMapping,
+  kReconstruct,
+  kScalar,
+  kFromBuffer,
+  kJaxArray,
+  kDType,
+  kEncode,
+  kBytes,
+  kNone
 };
 
 struct Allowed {
@@ -206,8 +214,8 @@ void NumpyPickleHandler::build(PickleMachine& machine, PickleValue& object, Pick
   }
   // dtype: (version, byte order, subdtype, names, fields, size, alignment, flags)
   auto* dtype = object.as<NumpyDType>();
-  const bool usable = dtype != nullptr && state.is(PickleKind::kTuple) &&
-                      state.items.size() >= 2 && state.items[1]->text.size() == 1;
+  const bool usable = dtype != nullptr && state.is(PickleKind::kTuple) && state.items.size() >= 2 &&
+                      state.items[1]->text.size() == 1;
   if (!usable) {
     machine.refuse("a state set on what has none in a checkpoint");
   }

@@ -100,7 +100,9 @@ uint64_t PickleMachine::take_unsigned(size_t bytes) {
 
 // --- stack ---------------------------------------------------------------------------------------
 
-void PickleMachine::push(PickleValue* value) { stack_.push_back(value); }
+void PickleMachine::push(PickleValue* value) {
+  stack_.push_back(value);
+}
 
 PickleValue* PickleMachine::top() const {
   if (stack_.size() <= (marks_.empty() ? 0 : marks_.back())) {

@@ -4,9 +4,10 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+
+#include <nlohmann/json.hpp>
 
 #include "io/safetensors_format.h"
 
@@ -133,7 +134,16 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
 
  private:
   enum class State {
-    kStart, kTop, kName, kTensor, kDType, kShape, kOffsets, kMetadata, kMetadataValue, kEnd
+    kStart,
+    kTop,
+    kName,
+    kTensor,
+    kDType,
+    kShape,
+    kOffsets,
+    kMetadata,
+    kMetadataValue,
+    kEnd
   };
   static constexpr std::string_view kMetadataKey = "__metadata__";
 
@@ -293,8 +303,8 @@ ArrayMap read_safetensors(const FileBytes& file, Metadata* metadata) {
   ArrayMap arrays;
   for (TensorInfo& info : list_safetensors(file, metadata)) {
     const char* data = file.bytes.data() + info.offset;
-    const bool aligned = std::bit_cast<uintptr_t>(data) %
-                             static_cast<uintptr_t>(dtype_size(info.dtype)) == 0;
+    const bool aligned =
+        std::bit_cast<uintptr_t>(data) % static_cast<uintptr_t>(dtype_size(info.dtype)) == 0;
     Array array;
     if (aligned) {
       array = Array::view(info.dtype, std::move(info.shape), data, file.owner);

@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::string_view kPickleEntry = "/data.pkl";
 // 0x1950a86a20f9469cfc6c, little-endian, as LONG1 of protocol 2 writes it.
-constexpr std::string_view kLegacyMagic(
-    "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15);
+constexpr std::string_view kLegacyMagic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.",
+                                        15);
 constexpr int64_t kLegacyProtocol = 1001;
 
 // torch puts everything into one folder, named after the file.
@@ -59,9 +59,8 @@ ArrayMap read_zip_container(const FileBytes& file) {
   TorchPickleHandler handler;
   PickleMachine machine(pickle, handler);
   const PickleValue* top = machine.run();
-  return build_torch_tensors(file, *top, [&](std::string_view key) {
-    return entry("data/" + std::string(key));
-  });
+  return build_torch_tensors(
+      file, *top, [&](std::string_view key) { return entry("data/" + std::string(key)); });
 }
 
 // Reads the older container front to back.
@@ -165,7 +164,9 @@ class LegacyReader {
 
 }  // namespace
 
-bool is_legacy_torch(std::string_view bytes) { return bytes.starts_with(kLegacyMagic); }
+bool is_legacy_torch(std::string_view bytes) {
+  return bytes.starts_with(kLegacyMagic);
+}
 
 ArrayMap read_torch_checkpoint(const FileBytes& file) {
   if (is_legacy_torch(file.bytes)) {

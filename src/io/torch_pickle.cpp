@@ -29,9 +29,10 @@ constexpr std::array kDTypes = {
 // Known kinds of numbers that no Array holds: they may be named, so that the error can name the
 // tensor instead.
 constexpr std::array<std::string_view, 14> kForeign = {
-    "ComplexFloatStorage", "ComplexDoubleStorage", "QInt8Storage",  "QInt32Storage",
-    "QUInt8Storage",       "QUInt4x2Storage",      "QUInt2x4Storage", "UntypedStorage",
-    "complex32",           "complex64",            "complex128",    "float8_e4m3fn",
+    "ComplexFloatStorage", "ComplexDoubleStorage", "QInt8Storage",
+    "QInt32Storage",       "QUInt8Storage",        "QUInt4x2Storage",
+    "QUInt2x4Storage",     "UntypedStorage",       "complex32",
+    "complex64",           "complex128",           "float8_e4m3fn",
     "float8_e5m2",         "float8_e8m0fnu"};
 
 constexpr std::string_view kUntyped = "torch.storage.UntypedStorage";
@@ -42,9 +43,9 @@ constexpr std::string_view kRebuildParameter = "torch._utils._rebuild_parameter"
 constexpr std::string_view kRebuildParameterState = "torch._utils._rebuild_parameter_with_state";
 constexpr std::string_view kOrderedDict = "collections.OrderedDict";
 constexpr std::string_view kSize = "torch.Size";
-constexpr std::array kFunctions = {kUntyped,        kRebuildTensor,    kRebuildTensor2,
-                                   kRebuildTensor3, kRebuildParameter, kRebuildParameterState,
-                                   kOrderedDict,    kSize};
+constexpr std::array kFunctions = {
+    kUntyped,          kRebuildTensor,         kRebuildTensor2, kRebuildTensor3,
+    kRebuildParameter, kRebuildParameterState, kOrderedDict,    kSize};
 
 std::vector<int64_t> integers(PickleMachine& machine, const PickleValue& value, const char* what) {
   if (!value.is(PickleKind::kTuple) && !value.is(PickleKind::kList)) {

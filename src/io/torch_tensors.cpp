@@ -169,8 +169,8 @@ class TensorSearch {
     if (value.as<TorchTensor>() != nullptr) {
       return true;
     }
-    const bool walked = value.is(PickleKind::kDict) || value.is(PickleKind::kList) ||
-                        value.is(PickleKind::kTuple);
+    const bool walked =
+        value.is(PickleKind::kDict) || value.is(PickleKind::kList) || value.is(PickleKind::kTuple);
     if (!walked || depth == 0) {
       return false;
     }

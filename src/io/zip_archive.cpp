@@ -186,6 +186,8 @@ class Reader {
 
 }  // namespace
 
-ZipEntries read_zip(const FileBytes& file) { return Reader(file).read(); }
+ZipEntries read_zip(const FileBytes& file) {
+  return Reader(file).read();
+}
 
 }  // namespace perceiver::io

@@ -156,6 +156,10 @@ Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor
                       const at::Tensor& masked, int64_t tile_bytes, bool keep_state) {
   const int64_t rows = q.size(1);
   const TileSizes tile = choose_tiles(q.size(0), rows, k.size(1), q.element_size(), tile_bytes);
+  const bool whole_rows = tile.keys >= k.size(1) && !keep_state;
+  if (whole_rows && tile.rows >= rows) {
+    return {at::bmm(at::softmax(score_tile(q, k, masked), 2), v), {}, {}};
+  }
   Attended result{at::empty({q.size(0), rows, v.size(2)}, q.options()), {}, {}};
   if (keep_state) {
     result.maximum = at::empty({q.size(0), rows, 1}, q.options());
@@ -163,8 +167,7 @@ Attended attend_tiled(const at::Tensor& q, const at::Tensor& k, const at::Tensor
   }
   for (int64_t begin = 0; begin < rows; begin += tile.rows) {
     const int64_t length = std::min(tile.rows, rows - begin);
-    if (tile.keys >= k.size(1) &&
-        !keep_state) {  // whole rows: the fused softmax is one pass, not four
+    if (whole_rows) {  // the fused softmax is one pass, not four
       at::Tensor scores = score_tile(q.narrow(1, begin, length), k, masked);
       result.out.narrow(1, begin, length).copy_(at::bmm(at::softmax(scores, 2), v));
       continue;

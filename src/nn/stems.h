@@ -27,7 +27,8 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
 /// [B, M_m, content + position], without padding; the "inputs with position" of one modality.
 at::Tensor positioned(const TokenSegment& segment);
 
-/// [B, M_m, content + position + padding], mask tokens in place: what the encoder reads of a modality.
+/// [B, M_m, content + position + padding], mask tokens in place: what the encoder reads of a
+/// modality.
 at::Tensor dense_tokens(const TokenSegment& segment);
 
 /// Space-to-depth over any number of axes, channels ordered (d0, d1, ..., c), c fastest.

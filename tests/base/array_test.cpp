@@ -1,17 +1,19 @@
 #include "perceiver/base/array.h"
 
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
 
+#include <gtest/gtest.h>
+
 #include "perceiver/base/error.h"
 
 // Lets AddressSanitizer builds see an allocation fail the way every other build does.
-extern "C" const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" const char* __asan_default_options() {
+  return "allocator_may_return_null=1";
+}
 
 namespace perceiver {
 namespace {
@@ -37,7 +39,9 @@ TEST(ElementCount, MultipliesAndTreatsAnyZeroAsEmpty) {
 TEST(ElementCount, RefusesNegativeAndOverflowingShapes) {
   EXPECT_EQ(code_of([] { element_count({2, -1}); }), ErrorCode::kShape);
   EXPECT_EQ(code_of([] { element_count({0, -1}); }), ErrorCode::kShape);
-  EXPECT_EQ(code_of([] { element_count({int64_t{1} << 32, int64_t{1} << 31}); }),
+  EXPECT_EQ(code_of([] {
+              element_count({int64_t{1} << 32, int64_t{1} << 31});
+            }),
             ErrorCode::kShape);
 }
 
@@ -122,10 +126,10 @@ TEST(Half, RoundsToNearestEven) {
   EXPECT_EQ(half_to_float(0x3C00), 1.0F);
   EXPECT_EQ(half_to_float(0x0001), 0x1p-24F);
   EXPECT_EQ(half_to_float(0xC000), -2.0F);
-  EXPECT_EQ(float_to_half(1.0F + 0x1p-11F), 0x3C00);                // tie, down to even
-  EXPECT_EQ(float_to_half(1.0F + 0x3p-11F), 0x3C02);                // tie, up to even
-  EXPECT_EQ(float_to_half(1.0F + 0x1p-11F + 0x1p-20F), 0x3C01);     // above the tie
-  EXPECT_EQ(float_to_half(0x1p-25F), 0x0000);                       // subnormal tie to zero
+  EXPECT_EQ(float_to_half(1.0F + 0x1p-11F), 0x3C00);             // tie, down to even
+  EXPECT_EQ(float_to_half(1.0F + 0x3p-11F), 0x3C02);             // tie, up to even
+  EXPECT_EQ(float_to_half(1.0F + 0x1p-11F + 0x1p-20F), 0x3C01);  // above the tie
+  EXPECT_EQ(float_to_half(0x1p-25F), 0x0000);                    // subnormal tie to zero
   EXPECT_EQ(float_to_half(std::nextafter(0x1p-25F, 1.0F)), 0x0001);
   EXPECT_EQ(float_to_half(-0x3p-25F), 0x8002);
   EXPECT_EQ(float_to_half(65504.0F), 0x7BFF);

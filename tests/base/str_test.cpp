@@ -23,16 +23,18 @@ TEST(Printable, KeepsPlainAndNonAsciiText) {
 TEST(Printable, EscapesWhatWouldBreakTheLineOrTheTerminal) {
   EXPECT_EQ(printable("a\nb\tc\r"), "a\\nb\\tc\\r");
   EXPECT_EQ(printable(std::string_view("\x1b[31m\0", 6)), "\\x1b[31m\\x00");
-  EXPECT_EQ(printable("\xC2\x9B"), "\\u009b");              // C1 control
-  EXPECT_EQ(printable("\xE2\x80\xAE" "abc"), "\\u202eabc");  // right-to-left override
+  EXPECT_EQ(printable("\xC2\x9B"), "\\u009b");  // C1 control
+  EXPECT_EQ(printable("\xE2\x80\xAE"
+                      "abc"),
+            "\\u202eabc");  // right-to-left override
 }
 
 TEST(Printable, EscapesInvalidUtf8ByteByByte) {
   EXPECT_EQ(printable("\xFF"), "\\xff");
-  EXPECT_EQ(printable("\xC0\xAF"), "\\xc0\\xaf");              // overlong
-  EXPECT_EQ(printable("\xED\xA0\x80"), "\\xed\\xa0\\x80");     // surrogate
+  EXPECT_EQ(printable("\xC0\xAF"), "\\xc0\\xaf");           // overlong
+  EXPECT_EQ(printable("\xED\xA0\x80"), "\\xed\\xa0\\x80");  // surrogate
   EXPECT_EQ(printable("\xF4\x90\x80\x80"), "\\xf4\\x90\\x80\\x80");
-  EXPECT_EQ(printable("a\xE2\x82"), "a\\xe2\\x82");            // cut short
+  EXPECT_EQ(printable("a\xE2\x82"), "a\\xe2\\x82");  // cut short
 }
 
 TEST(Printable, CutsLongTextBetweenCharacters) {

@@ -1,9 +1,9 @@
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <cstring>
 #include <string>
+
+#include <gtest/gtest.h>
 
 #include "io/file_bytes.h"
 #include "perceiver/base/array.h"
@@ -12,8 +12,8 @@ namespace perceiver::io::test {
 
 /// `text` as a file called "file" whose bytes start 8-byte aligned, as a mapped file does.
 inline FileBytes bytes_of(const std::string& text) {
-  auto owner = std::make_shared<Array>(
-      Array::zeros(DType::kU8, {static_cast<int64_t>(text.size())}));
+  auto owner =
+      std::make_shared<Array>(Array::zeros(DType::kU8, {static_cast<int64_t>(text.size())}));
   if (!text.empty()) {
     std::memcpy(owner->mutable_bytes(), text.data(), text.size());
   }

@@ -1,11 +1,11 @@
 #include "perceiver/io/checkpoint.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
-
 #include <cmath>
 #include <limits>
+#include <unistd.h>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "io/bytes_of.h"
 #include "perceiver/base/file.h"
@@ -77,8 +77,7 @@ TEST(Sniff, KnowsEveryFixture) {
   EXPECT_EQ(sniff_checkpoint(bins / "zip.bin"), CheckpointKind::kTorch);
   EXPECT_EQ(sniff_checkpoint(bins / "legacy_not_zip.bin"), CheckpointKind::kTorch);
   EXPECT_EQ(sniff_checkpoint(bins / "zip.expected.safetensors"), CheckpointKind::kSafetensors);
-  for (const auto& entry :
-       fs::directory_iterator(fixtures / "deepmind" / "pickle_variants")) {
+  for (const auto& entry : fs::directory_iterator(fixtures / "deepmind" / "pickle_variants")) {
     const std::string name = entry.path().filename().string();
     if (entry.path().extension() == ".pickle" && !name.starts_with("refuse_")) {
       EXPECT_EQ(sniff_checkpoint(entry.path()), CheckpointKind::kHaiku) << name;
@@ -128,9 +127,8 @@ TEST_F(CheckpointFolder, AFolderWithoutWeightsSaysWhatWasLookedFor) {
   EXPECT_THAT(weights_refused(ErrorCode::kIo),
               AllOf(HasSubstr("model.safetensors, model.safetensors.index.json"),
                     HasSubstr("pytorch_model.bin")));
-  EXPECT_THAT(
-      refusal(ErrorCode::kIo, [&] { read_hugging_face_weights(folder_ / "none"); }),
-      HasSubstr("No such file"));
+  EXPECT_THAT(refusal(ErrorCode::kIo, [&] { read_hugging_face_weights(folder_ / "none"); }),
+              HasSubstr("No such file"));
 }
 
 TEST(HuggingFaceFolder, ReadsPytorchModelBin) {
@@ -153,7 +151,10 @@ TEST(RequireFinite, NamesTheFirstBadElement) {
                     HasSubstr("-inf at flat index 9001")));
   for (const DType dtype : {DType::kF64, DType::kF32, DType::kF16, DType::kBF16}) {
     const Array bad = Array::of<float>({2}, {1, nan}).to(dtype);
-    EXPECT_THAT(refusal(ErrorCode::kFormat, [&] { require_finite({{"x", bad}}, "m"); }),
+    EXPECT_THAT(refusal(ErrorCode::kFormat,
+                        [&] {
+                          require_finite({{"x", bad}}, "m");
+                        }),
                 HasSubstr("nan at flat index 1"));
     EXPECT_NO_THROW(require_finite({{"x", bad.rows(0, 1)}}, "m"));
   }

@@ -112,7 +112,9 @@ TEST(HaikuFixtures, EveryModelFolderReadsWithTheReleasedNames) {
 
 // --- pickles made here ---------------------------------------------------------------------------
 
-HaikuCheckpoint parse(const std::string& pickle) { return read_haiku_checkpoint(bytes_of(pickle)); }
+HaikuCheckpoint parse(const std::string& pickle) {
+  return read_haiku_checkpoint(bytes_of(pickle));
+}
 
 std::string refused(const std::string& pickle, ErrorCode code = ErrorCode::kFormat) {
   return refusal(code, [&] { parse(pickle); });
@@ -124,7 +126,9 @@ std::string text(const std::string& value) {
 std::string bytes(const std::string& value) {
   return "B" + little(static_cast<uint32_t>(value.size())) + value;
 }
-std::string integer(int32_t value) { return "J" + little(value); }
+std::string integer(int32_t value) {
+  return "J" + little(value);
+}
 
 // _frombuffer(data, dtype(code), shape, 'C')
 std::string array(const std::string& code, const std::string& shape, const std::string& data) {
@@ -153,14 +157,17 @@ TEST(Haiku, ReadsProtocolZero) {
 }
 
 TEST(Haiku, ReadsStringsOfPythonTwo) {
-  const std::string pickle = "\x80\x02}U\x01m}U\x01wcnumpy.core.multiarray\nscalar\n"
-                             "cnumpy\ndtype\nU\x02" "f4\x85RU\x04" + little(1.5F) + "\x86Rss.";
+  const std::string pickle =
+      "\x80\x02}U\x01m}U\x01wcnumpy.core.multiarray\nscalar\n"
+      "cnumpy\ndtype\nU\x02"
+      "f4\x85RU\x04" +
+      little(1.5F) + "\x86Rss.";
   EXPECT_EQ(parse(pickle).params.at("m/w").data<float>()[0], 1.5F);
 }
 
 TEST(Haiku, SharedArraysStayShared) {
-  const std::string pickle = "\x80\x04}" + text("m") + "}" + text("a") + kOne + "\x94s" +
-                             text("b") + "h\0ss."s;
+  const std::string pickle =
+      "\x80\x04}" + text("m") + "}" + text("a") + kOne + "\x94s" + text("b") + "h\0ss."s;
   const ArrayMap params = parse(pickle).params;
   EXPECT_EQ(params.at("m/a").bytes(), params.at("m/b").bytes());
 }
@@ -202,15 +209,30 @@ TEST(Haiku, RefusesOpcodesThatMakeObjectsOrReachOutside) {
 }
 
 TEST(Haiku, RefusesMalformedStacks) {
-  for (const std::string& pickle :
-       {std::string("."), std::string("}}."), std::string("(."), std::string("0."),
-        std::string("t."), std::string("(s."), std::string("}(Ku."), std::string("](}u."),
-        std::string("}Na."), std::string("h\x07."), std::string("j\xff\xff\xff\xff."),
-        std::string("\x94."), std::string("NNR."), std::string("cnumpy\ndtype\nNR."),
-        std::string("NNb."), std::string("I1x\n."), std::string("Vx"), std::string("S'x\n."),
-        std::string("V\\u12\n."), std::string("X\xff\xff\xff\xff"),
-        "\x8d" + std::string(8, '\xff'), "\x95" + std::string(8, '\xff') + ".",
-        std::string("N."), std::string("].")}) {
+  for (const std::string& pickle : {std::string("."),
+                                    std::string("}}."),
+                                    std::string("(."),
+                                    std::string("0."),
+                                    std::string("t."),
+                                    std::string("(s."),
+                                    std::string("}(Ku."),
+                                    std::string("](}u."),
+                                    std::string("}Na."),
+                                    std::string("h\x07."),
+                                    std::string("j\xff\xff\xff\xff."),
+                                    std::string("\x94."),
+                                    std::string("NNR."),
+                                    std::string("cnumpy\ndtype\nNR."),
+                                    std::string("NNb."),
+                                    std::string("I1x\n."),
+                                    std::string("Vx"),
+                                    std::string("S'x\n."),
+                                    std::string("V\\u12\n."),
+                                    std::string("X\xff\xff\xff\xff"),
+                                    "\x8d" + std::string(8, '\xff'),
+                                    "\x95" + std::string(8, '\xff') + ".",
+                                    std::string("N."),
+                                    std::string("].")}) {
     refused(pickle);
   }
 }

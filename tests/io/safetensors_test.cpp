@@ -21,7 +21,9 @@ std::string file_with(const std::string& header, const std::string& data = "") {
   return little<uint64_t>(header.size()) + header + data;
 }
 
-ArrayMap parse(const std::string& bytes) { return read_safetensors(bytes_of(bytes), nullptr); }
+ArrayMap parse(const std::string& bytes) {
+  return read_safetensors(bytes_of(bytes), nullptr);
+}
 
 std::string refused(const std::string& header, const std::string& data = "",
                     ErrorCode code = ErrorCode::kFormat) {
@@ -38,10 +40,10 @@ std::string entry(const std::string& dtype = "\"F32\"", const std::string& shape
 class SafetensorsFile : public ::testing::Test {
  protected:
   void TearDown() override { fs::remove(path_); }
-  fs::path path_ = fs::path(::testing::TempDir()) /
-                   (std::string("perceiver_") +
-                    ::testing::UnitTest::GetInstance()->current_test_info()->name() +
-                    ".safetensors");
+  fs::path path_ =
+      fs::path(::testing::TempDir()) /
+      (std::string("perceiver_") + ::testing::UnitTest::GetInstance()->current_test_info()->name() +
+       ".safetensors");
 };
 
 TEST_F(SafetensorsFile, RoundTripsEveryDtypeShapeAndName) {
@@ -105,9 +107,8 @@ TEST_F(SafetensorsFile, ListNeedsNoMoreThanTheHeader) {
 
 TEST(Safetensors, CopiesTensorsTheFileLeavesUnaligned) {
   // 1 + 4 bytes of data; the header's length makes the F32 start at an odd address.
-  const std::string header =
-      R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
-      R"("f":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})";
+  const std::string header = R"({"b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+                             R"("f":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}})";
   const ArrayMap arrays = parse(file_with(header, "\x07" + little(2.5F)));
   EXPECT_EQ(arrays.at("b").data<uint8_t>()[0], 7);
   EXPECT_EQ(arrays.at("f").data<float>()[0], 2.5F);
@@ -188,11 +189,10 @@ TEST(Safetensors, RefusesOffsetsOutOfRangeOverlapsAndHoles) {
   refused(entry("\"F32\"", "[1]", "[4,0]"), data);
   refused(entry("\"F32\"", "[1]", "[18446744073709551612,0]"), data);
   refused(entry("\"F32\"", "[1]", "[8,12]"), data);
-  EXPECT_THAT(refused(entry(), data), HasSubstr("the file has 8"));           // data left over
+  EXPECT_THAT(refused(entry(), data), HasSubstr("the file has 8"));  // data left over
   EXPECT_THAT(refused(entry("\"F32\"", "[1]", "[4,8]"), data), HasSubstr("starts at data byte 4"));
-  const std::string overlap =
-      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
-      R"("b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})";
+  const std::string overlap = R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                              R"("b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})";
   EXPECT_THAT(refused(overlap, std::string(6, '\0')), HasSubstr("tensor \"b\""));
 }
 
@@ -220,8 +220,7 @@ TEST(Safetensors, ReadsFilesOfTheReferenceWriter) {
   EXPECT_GT(half.size(), 50u);
   EXPECT_EQ(half.begin()->second.dtype(), DType::kF16);
   Metadata metadata;
-  const ArrayMap brain =
-      read_safetensors(folder / "optical_flow" / "model.safetensors", &metadata);
+  const ArrayMap brain = read_safetensors(folder / "optical_flow" / "model.safetensors", &metadata);
   EXPECT_EQ(brain.begin()->second.dtype(), DType::kBF16);
   EXPECT_EQ(metadata.at("format"), "pt");
 }

@@ -1,9 +1,9 @@
 #include "perceiver/io/torch_checkpoint.h"
 
+#include <vector>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <vector>
 
 #include "io/bytes_of.h"
 #include "io/torch_format.h"
@@ -37,9 +37,9 @@ TEST(TorchFixtures, ReadsEveryContainer) {
 
 TEST(TorchFixtures, RefusesAForeignGlobalAndNamesIt) {
   PERCEIVER_SHARED_OR_SKIP(folder, kContainers);
-  EXPECT_THAT(refusal(ErrorCode::kFormat,
-                      [&] { read_torch_checkpoint(folder / "forbidden_global.bin"); }),
-              AllOf(HasSubstr("forbidden_global.bin"), HasSubstr("refused to load \"")));
+  EXPECT_THAT(
+      refusal(ErrorCode::kFormat, [&] { read_torch_checkpoint(folder / "forbidden_global.bin"); }),
+      AllOf(HasSubstr("forbidden_global.bin"), HasSubstr("refused to load \"")));
 }
 
 TEST(TorchFixtures, RefusesEveryTruncation) {
@@ -107,7 +107,9 @@ std::string zip64_of(const std::vector<Entry>& entries) {
 std::string text(const std::string& value) {
   return "X" + little(static_cast<uint32_t>(value.size())) + value;
 }
-std::string integer(int64_t value) { return "\x8a\x08" + little(value); }
+std::string integer(int64_t value) {
+  return "\x8a\x08" + little(value);
+}
 std::string tuple(const std::vector<int64_t>& values) {
   std::string out = "(";
   for (const int64_t value : values) {
@@ -128,14 +130,18 @@ std::string tensor(const std::string& of, int64_t offset, const std::vector<int6
 std::string item(const std::string& name, const std::string& value) {
   return text(name) + value + "s";
 }
-std::string dict(const std::string& items) { return "}" + items; }
+std::string dict(const std::string& items) {
+  return "}" + items;
+}
 
 const std::string kData = little(1.0F) + little(2.0F) + little(3.0F) + little(4.0F);
 
 std::string archive(const std::string& value, const std::string& data = kData) {
   return zip_of({{"a/data.pkl", "\x80\x02" + value + "."}, {"a/data/0", data}});
 }
-ArrayMap parse(const std::string& file) { return read_torch_checkpoint(bytes_of(file)); }
+ArrayMap parse(const std::string& file) {
+  return read_torch_checkpoint(bytes_of(file));
+}
 std::string refused(const std::string& file, ErrorCode code = ErrorCode::kFormat) {
   return refusal(code, [&] { parse(file); });
 }
@@ -175,8 +181,7 @@ TEST(Torch, RefusesWindowsLargerThanTheirStorage) {
        {window(0, {5}, {1}), window(1, {4}, {1}), window(-1, {2}, {1}), window(0, {2, 2}, {3, 1}),
         window(0, {2}, {-1}), window(0, {2}, {INT64_MAX}), window(INT64_MAX, {2}, {INT64_MAX}),
         window(0, {INT64_MAX, 2}, {1, 1}), window(0, {-1}, {1}), window(0, {2}, {1, 1}),
-        window(0, std::vector<int64_t>(65, 1), std::vector<int64_t>(65, 1)),
-        window(4, {1}, {1})}) {
+        window(0, std::vector<int64_t>(65, 1), std::vector<int64_t>(65, 1)), window(4, {1}, {1})}) {
     refused(file);
   }
   EXPECT_THAT(refused(window(0, {5}, {1})), AllOf(HasSubstr("tensor \"w\""), HasSubstr("[5]")));
@@ -257,12 +262,12 @@ TEST(Torch, RefusesArchivesTorchDoesNotWrite) {
   const std::string good = "\x80\x02" + dict(item("w", tensor(storage("0", 4), 0, {4}, {1}))) + ".";
   EXPECT_EQ(parse(zip_of({{"a/data.pkl", good}, {"a/data/0", kData}})).size(), 1u);
   EXPECT_EQ(parse(zip64_of({{"a/data.pkl", good}, {"a/data/0", kData}})).size(), 1u);
-  EXPECT_THAT(refused(zip_of({{"a/data.pkl", good, 8}, {"a/data/0", kData}}),
-                      ErrorCode::kUnsupported),
-              HasSubstr("\"a/data.pkl\" is compressed"));
-  EXPECT_THAT(refused(zip_of({{"a/data.pkl", good}, {"a/data/0", kData, 0, 1}}),
-                      ErrorCode::kUnsupported),
-              HasSubstr("\"a/data/0\" is encrypted"));
+  EXPECT_THAT(
+      refused(zip_of({{"a/data.pkl", good, 8}, {"a/data/0", kData}}), ErrorCode::kUnsupported),
+      HasSubstr("\"a/data.pkl\" is compressed"));
+  EXPECT_THAT(
+      refused(zip_of({{"a/data.pkl", good}, {"a/data/0", kData, 0, 1}}), ErrorCode::kUnsupported),
+      HasSubstr("\"a/data/0\" is encrypted"));
   EXPECT_THAT(refused(zip_of({{"a/data.pkl", good}, {"a/data.pkl", good}})), HasSubstr("twice"));
   refused(zip_of({{"a/data.pkl", good}, {"b/data.pkl", good}, {"a/data/0", kData}}));
   EXPECT_THAT(refused(zip_of({{"word/document.xml", "x", 8}})), HasSubstr("without data.pkl"));

@@ -25,9 +25,9 @@ inline std::optional<std::filesystem::path> shared_path(const std::string& relat
 }  // namespace perceiver::test
 
 /// Declares `variable`, or skips the test with the reason when the development data is absent.
-#define PERCEIVER_SHARED_OR_SKIP(variable, relative)                                               \
-  const auto variable##_optional = ::perceiver::test::shared_path(relative);                       \
-  if (!variable##_optional) {                                                                      \
-    GTEST_SKIP() << "needs ../shared/" << (relative) << ", which is not beside this checkout";     \
-  }                                                                                                \
+#define PERCEIVER_SHARED_OR_SKIP(variable, relative)                                           \
+  const auto variable##_optional = ::perceiver::test::shared_path(relative);                   \
+  if (!variable##_optional) {                                                                  \
+    GTEST_SKIP() << "needs ../shared/" << (relative) << ", which is not beside this checkout"; \
+  }                                                                                            \
   const std::filesystem::path variable = *variable##_optional

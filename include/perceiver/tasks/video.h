@@ -36,8 +36,8 @@ struct AutoencodeOptions {
   int64_t chunks = 128;     ///< decoder blocks, as in the released demonstration
   bool whole_grid = false;  ///< ask for all rows at once instead of by index; the model was
                             ///< released with the other (docs/quirks.md)
-  int64_t top = 5;      ///< classes reported
-  ProgressFn progress;  ///< called after each chunk
+  int64_t top = 5;          ///< classes reported
+  ProgressFn progress;      ///< called after each chunk
 };
 
 struct Reconstruction {
