@@ -163,7 +163,7 @@ DemoReport run_demo(const fs::path& folder, const EngineChoice& choice,
   const Model image_model = open_model(folder / kImageModel, choice);
   const Model text_model = open_model(folder / kTextModel, choice);
   DemoReport report;
-  report.image_model = describe(image_model.bundle.spec, "pixels", "classes");
+  report.image_model = describe(image_model.bundle.spec, "patches", "classes");
   report.text_model = describe(text_model.bundle.spec, "bytes", "bytes");
   Counter counter{progress, 0,
                   static_cast<int64_t>(member(samples, "pictures", where).size() + 19 +

@@ -164,7 +164,7 @@ std::string demo_page(const DemoReport& report) {
   page += cat("<section><h2>Handwriting</h2><p>", count_right(report.pictures), " of ",
               report.pictures.size(),
               " right. Beside each drawing: where the model looked. It sees "
-              "pixels one by one, without any notion of neighbours but their positions.</p>",
+              "small patches one by one, without any notion of neighbours but their positions.</p>",
               model_facts(report.image_model), "<div class=\"grid\">");
   for (const DemoPicture& shown : report.pictures) {
     page += picture_card(shown);
