@@ -98,10 +98,9 @@ EncodedText encode(std::vector<Token> first, std::vector<Token> second, bool pai
   const int64_t total = length_of(first) + length_of(second) + added;
   if (options.max_length > 0 && total > options.max_length) {
     if (!options.truncate) {
-      throw Error(
-          ErrorCode::kArgument,
-          cat("the text takes ", total, " tokens", added > 0 ? " with its special tokens" : "",
-              " but the maximum is ", options.max_length, " (ask for truncation to cut it)"));
+      throw Error(ErrorCode::kArgument, cat("the text takes ", total, " tokens",
+                                            added > 0 ? " with its special tokens" : "",
+                                            " but the maximum is ", options.max_length));
     }
     const int64_t surplus = total - options.max_length;
     if (pair) {
