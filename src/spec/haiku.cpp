@@ -9,6 +9,7 @@
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/spec/parameters.h"
+#include "spec/name_parts.h"
 #include "spec/parts.h"
 #include "spec/tensor_check.h"
 
@@ -17,6 +18,9 @@
 
 namespace perceiver {
 namespace {
+
+using spec_detail::take_prefix;
+using spec_detail::take_word;
 
 /// How a Haiku tensor becomes ours.
 enum class Layout {
@@ -30,21 +34,6 @@ struct HaikuTensor {
   std::string name;  ///< "<module>/<param>"
   Layout layout = Layout::kSame;
 };
-
-bool take_prefix(std::string_view& name, std::string_view prefix) {
-  if (!name.starts_with(prefix)) {
-    return false;
-  }
-  name.remove_prefix(prefix.size());
-  return true;
-}
-
-std::string take_word(std::string_view& name) {
-  const size_t dot = name.find('.');
-  const std::string word(name.substr(0, dot));
-  name.remove_prefix(dot == std::string_view::npos ? name.size() : dot + 1);
-  return word;
-}
 
 // The i-th module created under one name.
 std::string numbered(const std::string& module, const std::string& index) {

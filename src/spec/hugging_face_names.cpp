@@ -6,6 +6,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/spec/hugging_face.h"
 #include "perceiver/spec/parameters.h"
+#include "spec/name_parts.h"
 #include "spec/tensor_check.h"
 
 // Tensor names of transformers' seven Perceiver classes. Shapes are ours in every case.
@@ -13,21 +14,8 @@
 namespace perceiver {
 namespace {
 
-bool take_prefix(std::string_view& name, std::string_view prefix) {
-  if (!name.starts_with(prefix)) {
-    return false;
-  }
-  name.remove_prefix(prefix.size());
-  return true;
-}
-
-// Everything up to the next dot, which is removed with it.
-std::string take_word(std::string_view& name) {
-  const size_t dot = name.find('.');
-  const std::string word(name.substr(0, dot));
-  name.remove_prefix(dot == std::string_view::npos ? name.size() : dot + 1);
-  return word;
-}
+using spec_detail::take_prefix;
+using spec_detail::take_word;
 
 // "query.weight" -> "attention.self.query.weight"
 std::optional<std::string> attention_tensor(std::string_view name) {

@@ -23,7 +23,7 @@ class Text(unittest.TestCase):
         self.assertEqual(len(list(check_text.check_text("https://pypi." + "org/simple"))), 1)
 
     def test_accepts_relative_paths_and_words(self):
-        for text in ("../shared/data", "net" + "work/x", "build/root/x", "src/home/x"):
+        for text in ("../shared/data", "net" + "work/x", "build/ro" + "ot/x", "src/ho" + "me/x"):
             self.assertEqual(list(check_text.check_text(text)), [], text)
 
     def test_refuses_huge_files_outside_models(self):

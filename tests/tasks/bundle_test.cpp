@@ -14,6 +14,7 @@
 #include "perceiver/spec/hugging_face.h"
 #include "perceiver/spec/parameters.h"
 #include "support/shared.h"
+#include "tasks/series_spec.h"
 
 namespace perceiver::tasks {
 namespace {
@@ -21,17 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-ModelSpec series_spec() {
-  return spec_from_json(Json::parse(R"({
-    "name": "series",
-    "inputs": [{"name": "sensor", "kind": "grid", "index_dims": [4], "channels": 2}],
-    "encoder": {"num_latents": 3, "latent_channels": 8},
-    "decoder": {"output_channels": 5},
-    "outputs": [{"name": "state", "query": "learned", "index_dims": [6], "channels": 8}]
-  })"),
-                        "series");
-}
 
 Json language_config() {
   return Json::parse(R"({"model_type": "perceiver", "architectures": ["PerceiverForMaskedLM"],

@@ -6,6 +6,7 @@
 
 #include "perceiver/base/error.h"
 #include "perceiver/spec/presets.h"
+#include "tasks/series_spec.h"
 
 namespace perceiver::tasks {
 namespace {
@@ -21,17 +22,6 @@ std::string message_of(const ModelSpec& spec, const ArrayMap& tensors) {
     return error.what();
   }
   return "";
-}
-
-ModelSpec series_spec() {
-  return spec_from_json(Json::parse(R"({
-    "name": "series",
-    "inputs": [{"name": "sensor", "kind": "grid", "index_dims": [4], "channels": 2}],
-    "encoder": {"num_latents": 3, "latent_channels": 8},
-    "decoder": {"output_channels": 5},
-    "outputs": [{"name": "state", "query": "learned", "index_dims": [6], "channels": 8}]
-  })"),
-                        "series");
 }
 
 TEST(ForwardCall, PutsThePicturesChannelsLast) {
