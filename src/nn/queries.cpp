@@ -87,7 +87,7 @@ void QueryRows::find_source(const TokenArray& tokens, const TensorRequest& reque
     }
     if (coordinates) {
       source_ = position_linears(context_.parameters, prefix, output_.position,
-                                 fourier_features(output_.position, source_));
+                                 fourier_features(output_.position, output_.index_dims, source_));
     }
   }
 }

@@ -210,7 +210,7 @@ TokenSegment set_segment(const StemContext& context, const InputSpec& input,
   if (input.coordinates > 0 && input.position.kind == PositionKind::kFourier) {
     segment.positions = position_linears(
         context.parameters, cat("inputs.", input.name, ".position"), input.position,
-        fourier_features(input.position, values.narrow(2, 0, input.coordinates)));
+        fourier_features(input.position, input.index_dims, values.narrow(2, 0, input.coordinates)));
     segment.add_positions = input.position.use == PositionUse::kAdd;
   }
   return segment;
@@ -361,11 +361,14 @@ at::Tensor position_linears(const Parameters& parameters, const std::string& pre
   return position.project_channels > 0 ? apply(prefix + ".projection", encoding) : encoding;
 }
 
-at::Tensor fourier_features(const PositionSpec& position, const at::Tensor& coordinates) {
+at::Tensor fourier_features(const PositionSpec& position, const std::vector<int64_t>& grid,
+                            const at::Tensor& coordinates) {
+  const std::vector<int64_t>& resolution =
+      position.max_resolution.empty() ? grid : position.max_resolution;
   const int64_t axes = coordinates.size(-1);
   std::vector<at::Tensor> sines, cosines;
   for (int64_t axis = 0; axis < axes; ++axis) {
-    const double top = static_cast<double>(position.max_resolution[static_cast<size_t>(axis)]) / 2;
+    const double top = static_cast<double>(resolution[static_cast<size_t>(axis)]) / 2;
     const at::Tensor bands = at::linspace(1.0, top, position.num_bands, coordinates.options());
     const at::Tensor phase = coordinates.narrow(-1, axis, 1) * bands * std::numbers::pi;
     sines.push_back(at::sin(phase));

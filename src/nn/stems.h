@@ -40,6 +40,8 @@ at::Tensor position_linears(const Parameters& parameters, const std::string& pre
                             const PositionSpec& position, at::Tensor encoding);
 
 /// Fourier features of coordinates [..., d] -> [..., channels], differentiable.
-at::Tensor fourier_features(const PositionSpec& position, const at::Tensor& coordinates);
+/// @param grid  extents that stand in for max_resolution where the position leaves it empty
+at::Tensor fourier_features(const PositionSpec& position, const std::vector<int64_t>& grid,
+                            const at::Tensor& coordinates);
 
 }  // namespace perceiver::nn

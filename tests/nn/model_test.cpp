@@ -253,6 +253,22 @@ TEST(Model, CallersQueriesAndCoordinatesAreAnswered) {
   EXPECT_EQ(caller.forward(inputs, request).at("logits").sizes(), (at::IntArrayRef{1, 3, 2}));
 }
 
+TEST(Model, CoordinatesWithoutAResolutionTakeTheGridsOwn) {
+  const at::NoGradGuard no_grad;
+  ModelSpec spec = image_to_image();
+  spec.outputs[0].query = QueryKind::kCoordinates;
+  spec.outputs[0].keep_grid = false;
+  TensorRequest request;
+  request.queries["logits"] = at::rand({1, 4, 2}, at::kDouble);
+  const TensorInputs inputs{{{"inputs", at::randn({1, 4, 6, 3}, at::kDouble)}}, {}, {}};
+  Model unstated = make_model(spec);
+  spec.outputs[0].position.max_resolution = {5, 7};
+  Model stated = make_model(spec);
+  EXPECT_EQ(difference(unstated.forward(inputs, request).at("logits"),
+                       stated.forward(inputs, request).at("logits")),
+            0);
+}
+
 std::string message_of(const std::function<void()>& action) {
   try {
     action();
