@@ -34,19 +34,15 @@ foreach(_library c10 torch_cpu)
   endif()
 endforeach()
 
-# at::parallel_for is a template: without -fopenmp in our own files it would quietly run serially.
 # A wheel brings its own libgomp; the compiler's beside it would hide one of the two.
-find_package(OpenMP REQUIRED COMPONENTS CXX)
 if(EXISTS "${_perceiver_torch_root}/lib/libgomp.so.1")
-  set(_perceiver_openmp "${_perceiver_torch_root}/lib/libgomp.so.1")
-else()
-  set(_perceiver_openmp OpenMP::OpenMP_CXX)
+  set(PERCEIVER_OPENMP_LIBRARY "${_perceiver_torch_root}/lib/libgomp.so.1")
 endif()
+include("${CMAKE_CURRENT_LIST_DIR}/PerceiverOpenMP.cmake")
 add_library(Perceiver::torch INTERFACE IMPORTED)
 set_target_properties(Perceiver::torch PROPERTIES
   # headers that LibTorch offers both whole and per operator then take the small form
   INTERFACE_COMPILE_DEFINITIONS AT_PER_OPERATOR_HEADERS
-  INTERFACE_COMPILE_OPTIONS "$<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>"
   INTERFACE_INCLUDE_DIRECTORIES "${_perceiver_torch_root}/include"
   INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${_perceiver_torch_root}/include")
 # CUDA kernels register themselves when their library is loaded, and nothing refers to it by name.
@@ -61,7 +57,7 @@ else()
 endif()
 target_link_libraries(Perceiver::torch INTERFACE
   "${_perceiver_torch_root}/lib/libtorch_cpu.so" "${_perceiver_torch_root}/lib/libc10.so"
-  ${_perceiver_openmp})
+  Perceiver::openmp)
 set(PERCEIVER_TORCH_LIBRARY_DIR "${_perceiver_torch_root}/lib")
 message(STATUS "LibTorch ${PERCEIVER_TORCH_VERSION}, CUDA ${PERCEIVER_TORCH_CUDA}: "
   "${_perceiver_torch_root}")

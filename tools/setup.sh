@@ -11,7 +11,7 @@ set -eu
 TORCH="torch==2.13.0"
 ORACLES="transformers==5.23.0 numpy safetensors pillow"
 PACKAGES="g++ cmake ninja-build ccache pkg-config
-  nlohmann-json3-dev libcli11-dev zlib1g-dev libgtest-dev libgmock-dev
+  nlohmann-json3-dev libcli11-dev zlib1g-dev libdnnl-dev libgtest-dev libgmock-dev libbenchmark-dev
   libavformat-dev libavcodec-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev"
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -56,6 +56,16 @@ class Encoded {
   virtual Array latents() const = 0;
 };
 
+class EncoderState;  // perceiver/tokens/encoder_state.h
+
+/// How one attention was computed, for statistics.
+struct UsedPlan {
+  std::string attention;  ///< as in AttentionPlan
+  std::string plan;       ///< "textbook", "absorbed", "factored"
+  std::string reason;
+  double flops = 0;
+};
+
 /// One model ready to run. `nn` and later engines implement it; callers see no tensors library.
 /// An engine is not thread-safe: one call at a time.
 class Engine {
@@ -71,6 +81,16 @@ class Engine {
   /// @return per output name, see OutputSpec for the shapes; F32 (or the engine's dtype)
   virtual ArrayMap decode(const Encoded& encoded, const OutputRequest& request,
                           Trace* trace = nullptr) = 0;
+
+  /// An empty state for inputs that come in blocks; finish_encoding() goes on with the latents.
+  /// @param extents  raw extents of each grid input, where they differ from the spec's
+  /// @throws Error(kUnsupported) if the engine or the spec (several cross-attends) can't
+  virtual std::unique_ptr<EncoderState> start_encoding(
+      int64_t batch, const std::map<std::string, std::vector<int64_t>>& extents = {});
+  virtual std::unique_ptr<Encoded> finish_encoding(const EncoderState& state);
+
+  /// The plans of the last encode and decode, in the order of the walk.
+  virtual std::vector<UsedPlan> plans() const { return {}; }
 
   ArrayMap forward(const ModelInputs& inputs, const OutputRequest& request = {},
                    Trace* trace = nullptr) {

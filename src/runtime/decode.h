@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "perceiver/spec/model_shape.h"
+#include "perceiver/spec/plan.h"
+#include "perceiver/tokens/engine.h"
+#include "runtime/layer.h"
+#include "runtime/token_source.h"
+
+namespace perceiver::runtime {
+
+/// outputs <- latents, the decoder's final linear and the per-row heads, composed where that is
+/// cheaper. Grid heads come after (grid_heads.h).
+class Decoder {
+ public:
+  Decoder(Weights& weights, const ModelSpec& spec, const ModelShape& shape, Precision precision);
+  ~Decoder();
+
+  /// Keys, values and what is absorbed into them, for latents [batch * N, D].
+  struct Prepared;
+  std::shared_ptr<const Prepared> prepare(ConstMatrix latents, int64_t batch, Plan plan,
+                                          Workspace& workspace) const;
+
+  /// Width of a finished row of `output` (after kLinear, kMlp, kTiedEmbedding heads).
+  int64_t row_channels(const OutputSpec& output) const;
+
+  /// Rows [begin, end) of example b: out [end - begin, row_channels]. Streams in blocks.
+  /// @param rows_before_head  [end - begin, E] receives "decoder_output" for a Trace, or data null
+  void rows(const Prepared& prepared, const OutputSpec& output, TokenSource& queries, int64_t b,
+            int64_t begin, int64_t end, Matrix out, Workspace& workspace,
+            Matrix rows_before_head = {}) const;
+
+  /// Softmax result of rows [begin, end) of example b: out [H, end - begin, N], head stride given.
+  void map(const Prepared& prepared, TokenSource& queries, int64_t b, int64_t begin, int64_t end,
+           float* out, int64_t head_stride, Workspace& workspace) const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace perceiver::runtime

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "perceiver/base/array.h"
+#include "perceiver/spec/model_spec.h"
+#include "runtime/weights.h"
+
+namespace perceiver::runtime {
+
+/// Heads that need the whole grid (depth to space, transposed convolutions, convex upsampling), the
+/// divisor, and the shape the output promises.
+/// @param rows   [B, O, c] F32
+/// @param grid   of the rows, when `whole`
+/// @throws Error(kArgument) naming the output if a grid head is asked for some rows only
+Array shape_output(const Weights& weights, const OutputSpec& output,
+                   const std::vector<int64_t>& grid, bool whole, Array rows);
+
+}  // namespace perceiver::runtime
