@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cerrno>
 #include <fcntl.h>
+#include <map>
+#include <mutex>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <system_error>
@@ -148,6 +150,40 @@ std::string read_file(const fs::path& path, uint64_t max_bytes) {
   }
 }
 
+namespace {
+
+/// Where files are mapped just now: first byte -> one past the last.
+struct Mappings {
+  std::mutex mutex;
+  std::map<uintptr_t, uintptr_t> ranges;
+};
+
+Mappings& mappings() {
+  static auto* all = new Mappings;  // NOLINT: outlives every static that still holds a file
+  return *all;
+}
+
+}  // namespace
+
+uint64_t MappedFile::forget(const void* data, uint64_t size) {
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t first = (begin + page - 1) / page * page;
+  const uintptr_t end = (begin + size) / page * page;
+  if (first >= end) {
+    return 0;
+  }
+  Mappings& all = mappings();
+  const std::lock_guard lock(all.mutex);  // held so that nobody unmaps the file meanwhile
+  auto after = all.ranges.upper_bound(begin);
+  if (after == all.ranges.begin() || begin + size > std::prev(after)->second) {
+    return 0;
+  }
+  // safe only because our mappings are read-only: nothing written can be lost
+  return ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED) == 0 ? end - first
+                                                                                    : 0;
+}
+
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   // O_NONBLOCK: opening a pipe must fail below instead of waiting for a writer.
   const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -169,12 +205,17 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
       throw_io(path, errno);
     }
     file->data_ = static_cast<const std::byte*>(mapping);
+    const std::lock_guard lock(mappings().mutex);
+    const auto first = reinterpret_cast<uintptr_t>(mapping);
+    mappings().ranges[first] = first + file->size_;
   }
   return file;
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) {
+    const std::lock_guard lock(mappings().mutex);
+    mappings().ranges.erase(reinterpret_cast<uintptr_t>(data_));
     ::munmap(const_cast<std::byte*>(data_), size_);
   }
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/matrix.h"
+#include "runtime/pages.h"
 
 namespace perceiver::runtime {
 
@@ -13,13 +14,14 @@ namespace perceiver::runtime {
 class Workspace {
  public:
   Workspace() = default;
-  ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
   /// 64-byte aligned, not initialised. Valid until the enclosing Scope ends.
+  /// @throws Error(kIo) if memory is refused
   float* take(int64_t count);
-  /// Rows padded to whole cache lines.
+  /// Rows padded to whole cache lines, and never a power of two of them apart: rows that all fall
+  /// into one cache set are several times slower to walk down.
   Matrix matrix(int64_t rows, int64_t columns);
   std::byte* take_bytes(int64_t count);
 
@@ -34,18 +36,21 @@ class Workspace {
    private:
     Workspace& workspace_;
     size_t chunk_;
-    int64_t used_;
+    int64_t used_, taken_;
   };
 
   /// Largest number of bytes handed out at once so far.
   int64_t peak_bytes() const { return peak_; }
+  /// Bytes held from the system.
+  int64_t held_bytes() const;
 
  private:
   struct Chunk {
-    std::byte* data;
-    int64_t size;
-    int64_t used;
+    Pages pages;
+    int64_t used = 0;
   };
+  void give_back(size_t chunk, int64_t used, int64_t taken);
+
   std::vector<Chunk> chunks_;
   size_t current_ = 0;
   int64_t taken_ = 0, peak_ = 0;

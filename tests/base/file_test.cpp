@@ -75,6 +75,25 @@ TEST_F(FileTest, MapsFilesIncludingEmptyOnes) {
   EXPECT_EQ(MappedFile::open(folder_ / "empty")->size(), 0u);
 }
 
+TEST_F(FileTest, ForgottenPagesOfAMapAreReadFromTheFileAgain) {
+  const std::string text(5 * 4096, 'x');
+  write_file_atomically(folder_ / "a", text);
+  const auto file = MappedFile::open(folder_ / "a");
+  const uint64_t page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  // only whole pages inside what is named
+  EXPECT_EQ(MappedFile::forget(file->data() + 1, file->size() - 1),
+            file->size() / page * page - page);
+  EXPECT_EQ(MappedFile::forget(file->data() + 1, 100), 0U);
+  EXPECT_EQ(std::memcmp(file->data(), text.data(), text.size()), 0);
+  EXPECT_EQ(MappedFile::forget(file->data(), file->size() + 1), 0U);  // reaches beyond the file
+}
+
+TEST_F(FileTest, ForgettingLeavesOtherMemoryAlone) {
+  std::vector<char> ours(1 << 16, 'y');
+  EXPECT_EQ(MappedFile::forget(ours.data(), ours.size()), 0U);
+  EXPECT_EQ(ours, std::vector<char>(1 << 16, 'y'));
+}
+
 TEST_F(FileTest, MapRefusesWhatIsNotARegularFile) {
   EXPECT_EQ(thrown_by([&] { MappedFile::open(folder_ / "none"); }).code(), ErrorCode::kIo);
   EXPECT_THAT(thrown_by([&] { MappedFile::open(folder_); }).what(), HasSubstr("is a folder"));

@@ -26,6 +26,12 @@ class MappedFile {
   const std::byte* data() const { return data_; }
   uint64_t size() const { return size_; }
 
+  /// Tells the system that the memory pages wholly inside [data, data + size) are not needed again,
+  /// if they belong to a file mapped by this class; does nothing otherwise. They count no longer as
+  /// resident; reading them again fetches them from the file.
+  /// @return the bytes given back
+  static uint64_t forget(const void* data, uint64_t size);
+
  private:
   MappedFile() = default;
   const std::byte* data_ = nullptr;

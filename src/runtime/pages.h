@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace perceiver::runtime {
+
+/// Memory straight from the system: large blocks start on a huge page and go back whole, so that
+/// loading a model leaves no holes in the heap. Not initialised.
+class Pages {
+ public:
+  Pages() = default;
+  /// @throws Error(kIo) if memory is refused
+  explicit Pages(int64_t bytes);
+  ~Pages();
+  Pages(Pages&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Pages& operator=(Pages&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+
+  std::byte* data() const { return data_; }
+  int64_t size() const { return size_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  int64_t size_ = 0;
+};
+
+}  // namespace perceiver::runtime

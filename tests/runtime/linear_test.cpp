@@ -1,0 +1,231 @@
+#include "runtime/linear.h"
+
+#include <cmath>
+#include <random>
+
+#include <gtest/gtest.h>
+
+#include "perceiver/base/array.h"
+#include "perceiver/base/error.h"
+#include "runtime/weights.h"
+
+// Against plain loops in double.
+
+namespace perceiver::runtime {
+namespace {
+
+std::vector<float> random(int64_t count, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) {
+    value = normal(generator);
+  }
+  return values;
+}
+
+Affine random_affine(int64_t out, int64_t in, uint32_t seed, bool has_bias = true) {
+  Affine affine{out, in, random(out * in, seed), {}};
+  if (has_bias) {
+    affine.bias = random(out, seed + 1);
+  }
+  return affine;
+}
+
+double at(const std::vector<float>& values, int64_t i) {
+  return static_cast<double>(values[static_cast<size_t>(i)]);
+}
+
+double activate(double x, Activation kind) {
+  switch (kind) {
+    case Activation::kGeluErf:
+      return 0.5 * x * std::erfc(-x / std::sqrt(2.0));
+    case Activation::kGeluTanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::kRelu:
+      return std::max(x, 0.0);
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+  }
+  return 0;
+}
+
+/// y = epilogue(x W^T + b), rows of x and y `pad` elements longer than needed.
+double largest_error(const Affine& affine, const Linear& linear, int64_t rows, int64_t pad,
+                     const Epilogue& epilogue) {
+  const int64_t x_stride = affine.in + pad, y_stride = affine.out + pad;
+  const std::vector<float> x = random(rows * x_stride, 5), before = random(rows * y_stride, 6);
+  std::vector<float> y = before;
+  linear.apply({x.data(), rows, affine.in, x_stride}, {y.data(), rows, affine.out, y_stride},
+               epilogue);
+  double worst = 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t o = 0; o < affine.out; ++o) {
+      double sum = affine.bias.empty() ? 0 : at(affine.bias, o);
+      for (int64_t c = 0; c < affine.in; ++c) {
+        sum += at(x, i * x_stride + c) * at(affine.weight, o * affine.in + c);
+      }
+      sum = epilogue.activation ? activate(sum, *epilogue.activation) : sum;
+      sum += epilogue.accumulate ? at(before, i * y_stride + o) : 0;
+      worst = std::max(worst, std::abs(sum - at(y, i * y_stride + o)));
+    }
+    for (int64_t c = affine.out; c < y_stride; ++c) {
+      EXPECT_EQ(at(y, i * y_stride + c), at(before, i * y_stride + c)) << "wrote beside the row";
+    }
+  }
+  return worst;
+}
+
+TEST(Linear, EveryShapeStrideAndEpilogue) {
+  const int64_t shapes[][2] = {{1, 1}, {1, 40}, {40, 1}, {3, 5}, {64, 48}, {129, 77}};  // out, in
+  for (const auto& [out, in] : shapes) {
+    for (const bool has_bias : {true, false}) {
+      const Affine affine = random_affine(out, in, 1, has_bias);
+      const Linear linear(affine, Precision::kF32);
+      for (const int64_t rows : {1, 2, 7, 33, 600}) {
+        for (const int64_t pad : {0, 3, 16}) {
+          for (const bool accumulate : {false, true}) {
+            SCOPED_TRACE(testing::Message() << rows << "x" << in << "x" << out << " pad " << pad
+                                            << " accumulate " << accumulate);
+            const double bar = 2e-6 * std::sqrt(static_cast<double>(in)) * 4;
+            EXPECT_LT(largest_error(affine, linear, rows, pad, {{}, accumulate}), bar);
+            EXPECT_LT(largest_error(affine, linear, rows, pad, {Activation::kGeluErf, accumulate}),
+                      bar);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Linear, ActivationsAreGoodToTheLastBits) {
+  // one input, weight 1: the activation alone
+  const Linear linear({1, 1, {1.0F}, {}}, Precision::kF32);
+  const int64_t count = 20001;
+  std::vector<float> x(count), y(count);
+  for (int64_t i = 0; i < count; ++i) {
+    x[static_cast<size_t>(i)] = static_cast<float>(i - count / 2) * 1e-3F;
+  }
+  for (const Activation kind :
+       {Activation::kGeluErf, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu}) {
+    linear.apply({x.data(), count, 1, 1}, {y.data(), count, 1, 1}, {kind, false});
+    double worst = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      worst = std::max(
+          worst, std::abs(at(y, i) - activate(at(x, i), kind)) / std::max(1.0, std::abs(at(x, i))));
+    }
+    EXPECT_LT(worst, 3e-7) << static_cast<int>(kind);
+  }
+}
+
+TEST(Linear, TheSameCallGivesTheSameBytesWhateverCameBetween) {
+  const Affine affine = random_affine(96, 80, 3);
+  const Linear linear(affine, Precision::kF32);
+  const std::vector<float> x = random(50 * 80, 9);
+  std::vector<float> first(50 * 96), second(50 * 96);
+  linear.apply({x.data(), 50, 80, 80}, {first.data(), 50, 96, 96});
+  for (int64_t rows = 1; rows < 50; ++rows) {  // more row counts than are kept
+    std::vector<float> other(static_cast<size_t>(rows * 96));
+    linear.apply({x.data(), rows, 80, 80}, {other.data(), rows, 96, 96});
+  }
+  linear.apply({x.data(), 50, 80, 80}, {second.data(), 50, 96, 96});
+  EXPECT_EQ(first, second);
+}
+
+TEST(Linear, BF16RoundsTheWeights) {
+  Affine affine = random_affine(24, 32, 4);
+  const Linear rounded(affine, Precision::kBF16);
+  for (float& value : affine.weight) {
+    value = bfloat16_to_float(float_to_bfloat16(value));
+  }
+  // a CPU that multiplies bfloat16 rounds the input too
+  EXPECT_LT(largest_error(affine, rounded, 20, 0, {}), 0.1);
+  const Linear exact(affine, Precision::kF32);
+  EXPECT_LT(largest_error(affine, exact, 20, 0, {}), 1e-4);
+}
+
+TEST(Linear, RefusesRowsOfAnotherWidth) {
+  const Linear linear(random_affine(4, 3, 1), Precision::kF32);
+  std::vector<float> x(100), y(100);
+  EXPECT_THROW(linear.apply({x.data(), 2, 4, 4}, {y.data(), 2, 4, 4}), Error);
+  EXPECT_THROW(linear.apply({x.data(), 2, 3, 3}, {y.data(), 3, 4, 4}), Error);
+  linear.apply({x.data(), 0, 3, 3}, {y.data(), 0, 4, 4});
+}
+
+std::vector<double> mapped(const Affine& affine, const std::vector<double>& x) {
+  std::vector<double> y;
+  for (int64_t o = 0; o < affine.out; ++o) {
+    double sum = affine.bias.empty() ? 0 : at(affine.bias, o);
+    for (int64_t i = 0; i < affine.in; ++i) {
+      sum += at(affine.weight, o * affine.in + i) * x[static_cast<size_t>(i)];
+    }
+    y.push_back(sum);
+  }
+  return y;
+}
+
+TEST(Affine, FoldComposeAndStackAreTheSameMaps) {
+  const std::vector<double> x{0.3, -1.2, 2.0, 0.7, -0.1};
+  const Affine inner = random_affine(4, 5, 11), outer = random_affine(3, 4, 12);
+  const std::vector<double> composed = mapped(compose(outer, inner), x);
+  const std::vector<double> in_turn = mapped(outer, mapped(inner, x));
+  for (size_t i = 0; i < composed.size(); ++i) {
+    EXPECT_NEAR(composed[i], in_turn[i], 1e-6);
+  }
+
+  Affine folded = random_affine(4, 5, 13, /*has_bias=*/false);
+  const Affine plain = folded;
+  const std::vector<float> gamma = random(5, 14), beta = random(5, 15);
+  folded.fold_norm(gamma.data(), beta.data());
+  std::vector<double> scaled;
+  for (size_t i = 0; i < 5; ++i) {
+    scaled.push_back(static_cast<double>(gamma[i]) * x[i] + static_cast<double>(beta[i]));
+  }
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_NEAR(mapped(folded, x)[i], mapped(plain, scaled)[i], 1e-6);
+  }
+
+  const Affine both = stack({&inner, &plain});
+  std::vector<double> expected = mapped(inner, x);
+  for (const double value : mapped(plain, x)) {
+    expected.push_back(value);
+  }
+  EXPECT_EQ(mapped(both, x), expected);
+  EXPECT_THROW(compose(inner, inner), Error);
+}
+
+TEST(Products, OfRuntimeOperandsWithStrides) {
+  const int64_t m = 9, n = 13, k = 21, pad = 2;
+  const std::vector<float> a = random(m * (k + pad), 1), b = random(n * (k + pad), 2),
+                           b_rows = random(k * (n + pad), 3), before = random(m * (n + pad), 4);
+  for (const bool accumulate : {false, true}) {
+    std::vector<float> c = before, d = before;
+    multiply_transposed({a.data(), m, k, k + pad}, {b.data(), n, k, k + pad},
+                        {c.data(), m, n, n + pad}, accumulate);
+    multiply({a.data(), m, k, k + pad}, {b_rows.data(), k, n, n + pad}, {d.data(), m, n, n + pad},
+             accumulate);
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double first = accumulate ? at(before, i * (n + pad) + j) : 0, second = first;
+        for (int64_t s = 0; s < k; ++s) {
+          first += at(a, i * (k + pad) + s) * at(b, j * (k + pad) + s);
+          second += at(a, i * (k + pad) + s) * at(b_rows, s * (n + pad) + j);
+        }
+        EXPECT_NEAR(at(c, i * (n + pad) + j), first, 2e-5);
+        EXPECT_NEAR(at(d, i * (n + pad) + j), second, 2e-5);
+      }
+      EXPECT_EQ(at(c, i * (n + pad) + n), at(before, i * (n + pad) + n));
+    }
+  }
+}
+
+TEST(Products, OfNothingAreZero) {
+  std::vector<float> c{1, 2, 3, 4};
+  multiply({nullptr, 2, 0, 0}, {nullptr, 0, 2, 2}, {c.data(), 2, 2, 2}, true);
+  EXPECT_EQ(c, (std::vector<float>{1, 2, 3, 4}));
+  multiply({nullptr, 2, 0, 0}, {nullptr, 0, 2, 2}, {c.data(), 2, 2, 2});
+  EXPECT_EQ(c, (std::vector<float>{0, 0, 0, 0}));
+}
+
+}  // namespace
+}  // namespace perceiver::runtime
