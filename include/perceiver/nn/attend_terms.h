@@ -31,8 +31,9 @@ struct AttendTerms {
 };
 
 struct Attended {
-  at::Tensor out;                ///< [B, H, Q, dv]; zero where no key is valid
-  at::Tensor lse;                ///< [B, H, Q], -inf where no key is valid
+  /// [B, H, Q, dv], zero where no key is valid; in memory [B, Q, H, dv], so joining heads is a view
+  at::Tensor out;
+  at::Tensor lse;                ///< [B, H, Q], -inf where no key is valid; float32 for half widths
   std::vector<at::Tensor> sums;  ///< kKeys: [B, H, Q, extent_x] per axis
 };
 
