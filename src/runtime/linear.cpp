@@ -318,6 +318,7 @@ Linear::Linear(Affine affine, Precision precision) : packed_(std::make_unique<Pa
   }
 }
 
+Linear::Linear() = default;
 Linear::~Linear() = default;
 Linear::Linear(Linear&&) noexcept = default;
 Linear& Linear::operator=(Linear&&) noexcept = default;

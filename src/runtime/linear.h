@@ -39,7 +39,7 @@ struct Epilogue {
 /// row count and kept. Not thread-safe.
 class Linear {
  public:
-  Linear() = default;
+  Linear();  ///< of nothing, to be assigned to
   Linear(Affine affine, Precision precision);
   ~Linear();
   Linear(Linear&&) noexcept;

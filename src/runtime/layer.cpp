@@ -1,0 +1,129 @@
+#include "runtime/layer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "perceiver/base/str.h"
+#include "perceiver/kernels/attend.h"
+#include "perceiver/kernels/rows.h"
+
+namespace perceiver::runtime {
+namespace {
+
+/// LayerNorm without scale and shift, which live in the next weight.
+Matrix normalised(ConstMatrix x, float eps, Workspace& workspace) {
+  const Matrix out = workspace.matrix(x.rows, x.columns);
+  kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, eps, out.data, out.stride);
+  return out;
+}
+
+/// Moves what every value has in common behind the attention: the weights of a row sum to 1.
+void fold_value_bias(Affine& output, const Affine& value) {
+  Affine constant{value.out, 1, value.bias, {}};
+  const Affine shifted = compose(output, constant);
+  output.bias.resize(static_cast<size_t>(output.out), 0.0F);
+  for (size_t o = 0; o < output.bias.size(); ++o) {
+    // compose() added nothing to the bias: its inner map has none
+    output.bias[o] += shifted.weight[o];
+  }
+}
+
+void softmax_rows(Matrix scores, float scale) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < scores.rows; ++i) {
+    float* row = scores.row(i);
+    const float largest = *std::max_element(row, row + scores.columns);
+    double sum = 0;
+    for (int64_t j = 0; j < scores.columns; ++j) {
+      row[j] = std::exp(scale * (row[j] - largest));
+      sum += static_cast<double>(row[j]);
+    }
+    for (int64_t j = 0; j < scores.columns; ++j) {
+      row[j] = static_cast<float>(static_cast<double>(row[j]) / sum);
+    }
+  }
+}
+
+}  // namespace
+
+Mlp::Mlp(const Weights& weights, const std::string& prefix, const AttentionShape& /*shape*/,
+         const Compatibility& compatibility, Precision precision)
+    : activation_(compatibility.activation),
+      eps_(static_cast<float>(compatibility.layer_norm_eps)) {
+  Affine in = weights.affine(prefix + ".mlp_in");
+  in.fold_norm(weights.data(prefix + ".norm_mlp.weight"), weights.data(prefix + ".norm_mlp.bias"));
+  in_ = Linear(std::move(in), precision);
+  out_ = Linear(weights.affine(prefix + ".mlp_out"), precision);
+}
+
+void Mlp::apply(Matrix x, Workspace& workspace) const {
+  const Workspace::Scope scope(workspace);
+  const Matrix hidden = workspace.matrix(x.rows, in_.out());
+  {
+    const Workspace::Scope inner(workspace);
+    in_.apply(normalised(x, eps_, workspace), hidden, {activation_, false});
+  }
+  out_.apply(hidden, x, {{}, true});
+}
+
+SelfAttendLayer::SelfAttendLayer(Weights& weights, const std::string& prefix,
+                                 const AttentionShape& shape, const Compatibility& compatibility,
+                                 Precision precision)
+    : shape_(shape), eps_(static_cast<float>(compatibility.layer_norm_eps)) {
+  const float* gamma = weights.data(prefix + ".norm_queries.weight");
+  const float* beta = weights.data(prefix + ".norm_queries.bias");
+  {
+    Affine query = weights.affine(prefix + ".query");
+    Affine key = weights.affine(prefix + ".key");
+    Affine value = weights.affine(prefix + ".value");
+    for (Affine* each : {&query, &key, &value}) {
+      each->fold_norm(gamma, beta);
+    }
+    Affine output = weights.affine(prefix + ".output");
+    fold_value_bias(output, value);
+    key.bias.clear();  // adds one number to all scores of a query
+    value.bias.clear();
+    output_ = Linear(std::move(output), precision);
+    query_key_value_ = Linear(stack({&query, &key, &value}), precision);
+  }
+  mlp_ = Mlp(weights, prefix, shape, compatibility, precision);
+  weights.release_all(prefix);
+}
+
+void SelfAttendLayer::apply(Matrix latents, int64_t batch, Workspace& workspace, float* map) const {
+  const int64_t count = latents.rows / batch;
+  const int64_t heads = shape_.num_heads;
+  const int64_t qk = shape_.qk_channels / heads, v = shape_.v_channels / heads;
+  const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(qk)));
+  {
+    const Workspace::Scope scope(workspace);
+    const Matrix all = workspace.matrix(latents.rows, query_key_value_.out());
+    {
+      const Workspace::Scope inner(workspace);
+      query_key_value_.apply(normalised(latents, eps_, workspace), all);
+    }
+    const Matrix attended = workspace.matrix(latents.rows, shape_.v_channels);
+    const auto part = [&](int64_t first, int64_t width) {
+      return kernels::Rows<const float>{all.data + first, count * all.stride, width, all.stride};
+    };
+    kernels::AttendForward<float> attend;
+    attend.shape = {batch, heads, count, count, qk, v};
+    attend.q = part(0, qk);
+    attend.k = part(shape_.qk_channels, qk);
+    attend.v = part(2 * shape_.qk_channels, v);
+    attend.scale = scale;
+    attend.out = {attended.data, count * attended.stride, v, attended.stride};
+    kernels::attend(attend);
+    for (int64_t i = 0; map != nullptr && i < batch * heads; ++i) {
+      const Matrix rows = all.block(i / heads * count, (i / heads + 1) * count);
+      const Matrix scores{map + i * count * count, count, count, count};
+      multiply_transposed(rows.slice(i % heads * qk, qk),
+                          rows.slice(shape_.qk_channels + i % heads * qk, qk), scores);
+      softmax_rows(scores, scale);
+    }
+    output_.apply(attended, latents, {{}, shape_.use_query_residual});
+  }
+  mlp_.apply(latents, workspace);
+}
+
+}  // namespace perceiver::runtime
