@@ -36,8 +36,10 @@ struct AttentionPlan {
       attention;  ///< "encoder.cross_attend.0", "encoder.self_attend", "decoder.cross_attend"
   Plan plan = Plan::kTextbook;
   std::string reason;  ///< one line: the runner-up and its cost, or why `wanted` does not apply
-  double flops = 0;    ///< predicted, of this attention module with the plan chosen
-  double textbook_flops = 0;
+  /// Predicted, of all uses of this attention module (its MLP included) in one forward of the
+  /// batch.
+  double flops = 0;
+  double textbook_flops = 0;  ///< the same in the textbook order
 };
 
 /// One entry per distinct attention of the model (weight sets of repeated cross-attends share one),
