@@ -40,10 +40,12 @@ class TokenSource {
   /// [constant channels] shared by all rows; null when there are none.
   const float* constant() const { return constant_; }
   int64_t constant_channels() const { return constant_channels_; }
-  /// True when rows are the same for every example and call: learned or position-only queries.
+  /// True when rows are the same for every example and call: all rows of learned or position-only
+  /// queries. (Asked points, and a text shorter than its table, differ from call to call.)
   bool is_constant() const { return is_constant_; }
 
-  /// Content of rows [begin, end) of example `b`: out [end - begin, content_channels].
+  /// Content of rows [begin, end) of example `b`, without positions even where they are added:
+  /// out [end - begin, content_channels].
   virtual void content(int64_t b, int64_t begin, int64_t end, Matrix out) = 0;
   /// The dense view: out [end - begin, channels], positions, constants and replacements included.
   virtual void dense(int64_t b, int64_t begin, int64_t end, Matrix out) = 0;
@@ -64,34 +66,64 @@ class TokenSource {
 /// positions.axes[axis]'s channels.
 std::vector<int64_t> axis_columns(const tokens::SeparablePositions& positions, size_t axis);
 
-/// Sources of all inputs in the order of ModelShape::inputs, checked against the spec.
-/// They view `inputs` and `weights`, which must outlive them; conv stems are computed here.
+/// What sources keep between calls, so that a second forward of a shape computes no sines, packs no
+/// weights and resizes no tables: packed stems, per-axis Fourier tables and projected position
+/// tables (those of up to kMaxTableBytes), one grid per part of the spec. For one model only; owned
+/// by the engine, may die before the sources. Not thread-safe.
+class SourceCache {
+ public:
+  static constexpr int64_t kMaxTableBytes = int64_t{64} << 20;
+
+  SourceCache();
+  ~SourceCache();
+  SourceCache(const SourceCache&) = delete;
+  SourceCache& operator=(const SourceCache&) = delete;
+
+  struct Parts;
+  Parts& parts() { return *parts_; }
+
+ private:
+  std::unique_ptr<Parts> parts_;
+};
+
+/// Sources of all inputs in the order of ModelShape::inputs, checked against the spec. They share
+/// the memory of `inputs` (whatever dtype it has: F64 becomes F32 block by block) and view
+/// `weights`, which must outlive them. Conv stems are computed here, whole.
+///
+/// A token that the mask token replaces by chance (0 < mask_probability < 1) is drawn from a hash
+/// of the input's name, the example and the token's index on the whole grid: the same tokens at
+/// every call, however the input is cut into blocks.
+/// @param cache  null = nothing is kept
 /// @throws Error(kShape), Error(kArgument) with the same words as the nn engine
-std::vector<std::unique_ptr<TokenSource>> read_inputs(const ModelSpec& spec,
-                                                      const ModelShape& shape,
-                                                      const Weights& weights,
-                                                      const ModelInputs& inputs,
-                                                      Workspace& workspace);
+std::vector<std::unique_ptr<TokenSource>> read_inputs(
+    const ModelSpec& spec, const ModelShape& shape, const Weights& weights,
+    const ModelInputs& inputs, Workspace& workspace, SourceCache* cache = nullptr);
 
 /// One input, possibly only a block of it along its first raw axis (EncoderState::push).
-/// @param extents  raw extents of the whole grid input; empty = those of `raw`
+/// @param extents  raw extents of the whole input; empty = those of `raw`, the first one `begin`
+///                 longer
 /// @param begin    index of raw's first slice on the first axis
 /// The source's rows are the block's tokens; `first_token` says where on the whole grid they start,
-/// and grid() is the whole grid.
+/// and grid() is the whole grid. With strides a block may hold no token at all.
+/// @throws Error(kShape) for half patches or a block outside the extents, Error(kUnsupported) for
+///         conv stems
 struct InputBlock {
   std::unique_ptr<TokenSource> source;
   int64_t first_token = 0;
 };
 InputBlock read_block(const ModelSpec& spec, const ModelShape& shape, const Weights& weights,
                       const std::string& modality, const Array& raw, const Array& mask,
-                      const std::vector<int64_t>& extents, int64_t begin, Workspace& workspace);
+                      const std::vector<int64_t>& extents, int64_t begin, Workspace& workspace,
+                      SourceCache* cache = nullptr);
 
 /// Queries of one output for `request`: all rows, the asked points, or what the caller gives.
-/// @param inputs  for queries made of inputs; may be empty otherwise
+/// mask() is that of the request, where the spec has the decoder use it.
+/// @param inputs  for queries made of inputs, which must outlive them; may be empty otherwise
 /// @throws Error(kShape), Error(kArgument) with the same words as the nn engine
 std::unique_ptr<TokenSource> make_queries(const ModelSpec& spec, const ModelShape& shape,
                                           const Weights& weights, const OutputSpec& output,
                                           const std::vector<std::unique_ptr<TokenSource>>& inputs,
-                                          const OutputRequest& request, int64_t batch);
+                                          const OutputRequest& request, int64_t batch,
+                                          SourceCache* cache = nullptr);
 
 }  // namespace perceiver::runtime
