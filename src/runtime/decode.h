@@ -19,13 +19,23 @@ class Decoder {
   Decoder(Weights& weights, const ModelSpec& spec, const ModelShape& shape, Precision precision);
   ~Decoder();
 
+  /// Scratch for a block of rows; 0 = a few MiB, so that a block stays in the last-level cache.
+  void limit_scratch(int64_t bytes);
+
   /// Keys, values and what is absorbed into them, for latents [batch * N, D].
+  /// kAuto: the cheapest order per output, once its queries are known. A forced plan applies to the
+  /// scores; kTextbook also computes the rest as written.
   struct Prepared;
   std::shared_ptr<const Prepared> prepare(ConstMatrix latents, int64_t batch, Plan plan,
                                           Workspace& workspace) const;
 
   /// Width of a finished row of `output` (after kLinear, kMlp, kTiedEmbedding heads).
   int64_t row_channels(const OutputSpec& output) const;
+
+  /// How rows() will compute the scores of `queries`, and why: plan, reason, predicted flops of all
+  /// its rows.
+  AttentionPlan plan_of(const Prepared& prepared, const OutputSpec& output,
+                        const TokenSource& queries) const;
 
   /// Rows [begin, end) of example b: out [end - begin, row_channels]. Streams in blocks.
   /// @param rows_before_head  [end - begin, E] receives "decoder_output" for a Trace, or data null
@@ -37,8 +47,9 @@ class Decoder {
   void map(const Prepared& prepared, TokenSource& queries, int64_t b, int64_t begin, int64_t end,
            float* out, int64_t head_stride, Workspace& workspace) const;
 
+  struct Parts;  ///< known to the sources of this class alone
+
  private:
-  struct Parts;
   std::unique_ptr<Parts> parts_;
 };
 

@@ -21,8 +21,16 @@ struct ReadState {
   std::vector<float> lse;   ///< [B, H, N], -inf before the first token
   std::vector<float> mean;  ///< [B, H, N, width]
   int64_t tokens = 0;
+  /// Compatibility MaskedRows::kMean: plain mean over the tokens of blocks that are masked whole.
+  /// A row without any valid key has seen no other blocks. [B, plain_width], [B].
+  int64_t plain_width = 0;
+  std::vector<float> plain;
+  std::vector<double> plain_tokens;
 
   void reset(int64_t b, int64_t h, int64_t n, int64_t w);
+  /// Room for `plain`. @param w  width of one plain mean; 0 = not kept
+  void keep_plain(int64_t w);
+  void add_plain(int64_t b, const float* token_mean, double count);
   /// @throws Error(kArgument) if the sizes differ
   void merge(const ReadState& other);
 };
@@ -35,12 +43,25 @@ class CrossAttendIn {
                 const ModelShape& shape, Precision precision);
   ~CrossAttendIn();
   CrossAttendIn(CrossAttendIn&&) noexcept;
+  CrossAttendIn& operator=(CrossAttendIn&&) noexcept;
+
+  /// A number of the tensors a ReadState depends on: the latents and this module's weights up to
+  /// the values.
+  uint64_t fingerprint() const;
+
+  /// Scratch for a block of tokens; 0 = a few MiB, so that a block stays in the last-level cache.
+  void limit_scratch(int64_t bytes);
 
   /// Queries of `latents` [batch * N, D] (or [N, D] shared by all examples: `shared`), in the form
   /// the plan needs. Computed once for the latent parameter of the model.
+  /// kAuto: what plan_attentions() chooses for inputs of the spec's full size.
   struct Queries;
   std::shared_ptr<const Queries> prepare(ConstMatrix latents, int64_t batch, bool shared, Plan plan,
                                          Workspace& workspace) const;
+  /// What kAuto became. Sources that do not factor are read absorbed under kFactored.
+  static Plan plan_of(const Queries& queries);
+  /// A state that has seen nothing; read() makes one of a default-constructed state too.
+  ReadState empty_state(const Queries& queries) const;
 
   /// Reads tokens [begin, end) of `source` into `state`. `first_token` is where on the grid the
   /// source's row 0 lies (blocks). Streams in blocks that fit the workspace.
@@ -57,8 +78,9 @@ class CrossAttendIn {
   void map(const Queries& queries, TokenSource& source, const ReadState& state, int64_t column,
            int64_t num_tokens, float* out, Workspace& workspace) const;
 
+  struct Parts;  ///< known to the sources of this class alone
+
  private:
-  struct Parts;
   std::unique_ptr<Parts> parts_;
 };
 

@@ -1,0 +1,365 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "perceiver/kernels/attend.h"
+#include "runtime/decode_parts.h"
+
+namespace perceiver::runtime {
+namespace {
+
+using kernels::AttendForward;
+using kernels::GridSide;
+
+double product(int64_t a, int64_t b, int64_t c) {
+  return 2 * static_cast<double>(a) * static_cast<double>(b) * static_cast<double>(c);
+}
+
+/// Weights are composed once for many calls.
+constexpr double kCallsPerSetup = 32;
+
+struct ScoreCost {
+  Plan plan;
+  double flops;
+};
+
+double absorbing(const Decoder::Parts& parts, int64_t n) {
+  return product(n, parts.shape().qk_channels, parts.shape().query_channels);
+}
+
+ScoreCost textbook_scores(const Decoder::Parts& parts, int64_t n, const TokenSource& queries,
+                          bool kept) {
+  const AttentionShape& shape = parts.shape();
+  const int64_t rows = queries.count();
+  return {Plan::kTextbook, (kept ? 0 : product(rows, shape.query_channels, shape.qk_channels)) +
+                               product(rows, n, shape.qk_channels)};
+}
+
+ScoreCost absorbed_scores(const Decoder::Parts& parts, int64_t n, const TokenSource& queries) {
+  const AttentionShape& shape = parts.shape();
+  return {Plan::kAbsorbed, absorbing(parts, n) +
+                               product(shape.num_heads * queries.count(), n, shape.query_channels)};
+}
+
+ScoreCost factored_scores(const Decoder::Parts& parts, int64_t n, const TokenSource& queries) {
+  const AttentionShape& shape = parts.shape();
+  double tables = 0;
+  for (const Array& axis : queries.positions().axes) {
+    tables += product(shape.num_heads * n, axis.size(0), axis.size(1));
+  }
+  // a table costs an addition a score
+  const int64_t width =
+      queries.content_channels() + static_cast<int64_t>(queries.positions().axes.size());
+  return {Plan::kFactored,
+          absorbing(parts, n) + tables + product(shape.num_heads * queries.count(), n, width)};
+}
+
+void choose_scores(const Decoder::Parts& parts, const Decoder::Prepared& prepared,
+                   const OutputSpec& output, const TokenSource& queries, RowOrder& order) {
+  const int64_t n = prepared.latents;
+  std::vector<ScoreCost> costs{
+      textbook_scores(parts, n, queries, parts.keeps(queries, output.name)),
+      absorbed_scores(parts, n, queries)};
+  if (TokenFactors::applies(queries)) {
+    costs.push_back(factored_scores(parts, n, queries));
+  }
+  std::sort(costs.begin(), costs.end(),
+            [](const ScoreCost& a, const ScoreCost& b) { return a.flops < b.flops; });
+  Plan wanted = prepared.plan == Plan::kAuto ? costs.front().plan : prepared.plan;
+  order.reason = cat(plan_name(costs[1].plan), " would take ", costs[1].flops / 1e9, " GFLOP");
+  if (wanted == Plan::kFactored && !TokenFactors::applies(queries)) {
+    wanted = Plan::kAbsorbed;
+    order.reason = "the queries do not factor";
+  } else if (prepared.plan != Plan::kAuto) {
+    order.reason = "asked for";
+  }
+  const auto chosen = std::find_if(costs.begin(), costs.end(),
+                                   [&](const ScoreCost& cost) { return cost.plan == wanted; });
+  order.scores = wanted;
+  order.flops += chosen->flops;
+}
+
+struct AfterScores {
+  bool values_composed;
+  TailOrder tail;
+  double flops;
+};
+
+/// Everything behind the scores, for every row.
+std::vector<AfterScores> after_scores(const Decoder::Parts& parts, const RowTail& tail, int64_t n,
+                                      int64_t rows) {
+  const AttentionShape& shape = parts.shape();
+  const double composing = product(n, shape.v_channels, shape.output_channels);
+  const double output = product(rows, shape.v_channels, shape.output_channels);
+  const double plain = product(rows, n, shape.v_channels);
+  const double composed = product(shape.num_heads * rows, n, shape.output_channels) + composing;
+  std::vector<AfterScores> all;
+  for (const TailOrder order :
+       {TailOrder::kSeparate, TailOrder::kPlain, TailOrder::kComposed, TailOrder::kFromValues}) {
+    if (!tail.possible(order)) {
+      continue;
+    }
+    const double rest = static_cast<double>(rows) * tail.row_flops(order) +
+                        tail.setup_flops(order) / kCallsPerSetup;
+    if (order == TailOrder::kFromValues) {
+      all.push_back({false, order, plain + rest});
+    } else {
+      all.push_back({false, order, plain + output + rest});
+      all.push_back({true, order, composed + rest});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+RowOrder choose_order(const Decoder::Parts& parts, const Decoder::Prepared& prepared,
+                      const OutputSpec& output, const TokenSource& queries, bool whole_rows) {
+  RowOrder order;
+  choose_scores(parts, prepared, output, queries, order);
+  const std::vector<AfterScores> all =
+      after_scores(parts, parts.tails.at(output.name), prepared.latents, queries.count());
+  const AfterScores* best = &all.front();  // as written
+  order.textbook_flops =
+      best->flops + textbook_scores(parts, prepared.latents, queries, false).flops;
+  for (const AfterScores& one : all) {
+    const bool has_rows = one.tail == TailOrder::kSeparate || one.tail == TailOrder::kPlain;
+    if (one.flops < best->flops && prepared.plan != Plan::kTextbook && (has_rows || !whole_rows)) {
+      best = &one;
+    }
+  }
+  order.values_composed = best->values_composed;
+  order.tail = best->tail;
+  order.flops += best->flops;
+  return order;
+}
+
+namespace {
+
+/// Rows of one output and one example, block by block.
+class RowReader {
+ public:
+  RowReader(Decoder::Parts& parts, const Decoder::Prepared& prepared, const OutputSpec& output,
+            TokenSource& queries, int64_t b, const RowOrder& order, Workspace& workspace)
+      : parts_(parts),
+        prepared_(prepared),
+        queries_(queries),
+        tail_(parts.tails.at(output.name)),
+        order_(order),
+        b_(b) {
+    if (order.scores == Plan::kTextbook) {
+      kept_ = parts.constant_rows(queries, output.name, workspace);
+    } else {
+      prepared.absorb_keys(parts);
+    }
+    if (order.scores == Plan::kFactored) {
+      factored_ = &prepared.of_queries(parts, output.name, queries);
+    }
+    if (order.values_composed) {
+      prepared.compose_values(parts);
+    }
+  }
+
+  int64_t block_rows() const {
+    const AttentionShape& shape = parts_.shape();
+    const int64_t scores = order_.scores == Plan::kFactored
+                               ? queries_.content_channels()
+                               : shape.query_channels + shape.qk_channels;
+    const int64_t values =
+        order_.values_composed ? shape.num_heads * shape.output_channels : shape.v_channels + 1;
+    return decode_block_rows(parts_.scratch_bytes, scores + values + tail_.row_floats());
+  }
+
+  void block(int64_t begin, int64_t end, Matrix out, Matrix whole, Workspace& workspace) {
+    const Workspace::Scope scope(workspace);
+    if (order_.tail == TailOrder::kFromValues) {
+      const Matrix values = workspace.matrix(end - begin, parts_.shape().v_channels + 1);
+      attend(begin, end, values, workspace);
+      tail_.from_values(values, out, workspace);
+      return;
+    }
+    const Matrix x = workspace.matrix(end - begin, parts_.shape().output_channels);
+    if (order_.values_composed && parts_.shape().num_heads == 1) {
+      attend(begin, end, x, workspace);
+    } else {
+      const Workspace::Scope inner(workspace);
+      const Matrix values = workspace.matrix(end - begin, values_width());
+      attend(begin, end, values, workspace);
+      if (order_.values_composed) {
+        add_heads(values, x);
+      } else {
+        parts_.weights.packed_output().apply(values, x);
+      }
+    }
+    if (parts_.shape().use_query_residual) {
+      const Workspace::Scope inner(workspace);
+      const Matrix rows = workspace.matrix(x.rows, x.columns);
+      queries_.dense(b_, begin, end, rows);
+      for (int64_t i = 0; i < x.rows; ++i) {
+        for (int64_t c = 0; c < x.columns; ++c) {
+          x.row(i)[c] += rows.row(i)[c];
+        }
+      }
+    }
+    tail_.from_x(order_.tail, x, out, whole, workspace);
+  }
+
+ private:
+  int64_t values_width() const {
+    const AttentionShape& shape = parts_.shape();
+    return order_.values_composed ? shape.num_heads * shape.output_channels : shape.v_channels;
+  }
+
+  /// Weighted values of the rows, heads side by side in the first columns of `to`.
+  void attend(int64_t begin, int64_t end, Matrix to, Workspace& workspace) const {
+    const Workspace::Scope scope(workspace);
+    const AttentionShape& shape = parts_.shape();
+    AttendForward<float> args;
+    args.shape.heads = shape.num_heads;
+    args.shape.queries = end - begin;
+    args.shape.keys = prepared_.latents;
+    if (order_.scores == Plan::kTextbook) {
+      project(begin, end, args, workspace);
+    } else {
+      absorb(begin, end, args, workspace);
+    }
+    point_values(args);
+    args.out = {to.data, 0, args.shape.v_dim, to.stride};
+    kernels::attend(args);
+    mask_rows(begin, end, to);
+  }
+
+  void project(int64_t begin, int64_t end, AttendForward<float>& args, Workspace& workspace) const {
+    const int64_t qk = parts_.shape().qk_channels, dk = parts_.qk_dim();
+    args.shape.qk_dim = dk;
+    args.k = {prepared_.example(b_).data, 0, dk, prepared_.width};
+    if (kept_ != nullptr) {
+      args.q = {kept_ + begin * qk, 0, dk, qk};
+      return;
+    }
+    const Matrix q = workspace.matrix(end - begin, qk);
+    const Workspace::Scope scope(workspace);
+    parts_.packed_query().apply(normed(begin, end, workspace), q);
+    args.q = {q.data, 0, dk, q.stride};
+  }
+
+  void absorb(int64_t begin, int64_t end, AttendForward<float>& args, Workspace& workspace) const {
+    const int64_t width = parts_.shape().query_channels, n = prepared_.latents;
+    const int64_t first_head = b_ * parts_.shape().num_heads;
+    args.k = {prepared_.keys.data() + first_head * n * width, 0, n * width, width};
+    args.key_bias = prepared_.key_bias.data() + first_head * n;
+    if (factored_ == nullptr) {
+      const Matrix rows = normed(begin, end, workspace);
+      args.shape.qk_dim = width;
+      args.q = {rows.data, 0, 0, rows.stride};
+      return;
+    }
+    const TokenFactors& factors = factored_->factors;
+    const Matrix content = workspace.matrix(end - begin, factors.content_channels());
+    if (content.columns > 0) {
+      queries_.content(b_, begin, end, content);
+    }
+    float* scale = workspace.take(end - begin);
+    factors.scales(content, begin, parts_.weights.eps, scale);
+    args.shape.qk_dim = content.columns;
+    args.q = {content.data, 0, 0, content.stride};
+    args.grid.side = GridSide::kQueries;
+    args.grid.num_axes = factors.num_axes();
+    args.grid.begin = begin;
+    args.grid.scale = scale;
+    for (int axis = 0; axis < factors.num_axes(); ++axis) {
+      const int64_t extent = factors.extent(axis);
+      args.grid.extents[axis] = extent;
+      args.grid.tables[axis] = {
+          factored_->tables[static_cast<size_t>(axis)].data() + first_head * extent * n, 0,
+          extent * n, n};
+    }
+  }
+
+  void point_values(AttendForward<float>& args) const {
+    const AttentionShape& shape = parts_.shape();
+    if (order_.values_composed) {
+      const int64_t n = prepared_.latents, width = shape.output_channels;
+      args.shape.v_dim = width;
+      args.v = {prepared_.values.data() + b_ * shape.num_heads * n * width, 0, n * width, width};
+      return;
+    }
+    args.shape.v_dim = parts_.v_dim();
+    args.v = {prepared_.example(b_).data + shape.qk_channels, 0, args.shape.v_dim, prepared_.width};
+  }
+
+  Matrix normed(int64_t begin, int64_t end, Workspace& workspace) const {
+    const Matrix rows = workspace.matrix(end - begin, queries_.channels());
+    queries_.dense(b_, begin, end, rows);
+    kernels::normalise_rows(rows.rows, rows.columns, rows.data, rows.stride, parts_.weights.eps,
+                            rows.data, rows.stride);
+    return rows;
+  }
+
+  /// A masked query attends to nothing; only the output's bias is left of it.
+  void mask_rows(int64_t begin, int64_t end, Matrix to) const {
+    const uint8_t* mask = queries_.mask(b_);
+    const std::vector<float>& bias = parts_.weights.output.bias;
+    for (int64_t i = begin; i < end && mask != nullptr; ++i) {
+      if (mask[i] != 0) {
+        continue;
+      }
+      std::fill_n(to.row(i - begin), to.columns, 0.0F);
+      if (order_.values_composed) {
+        std::copy(bias.begin(), bias.end(), to.row(i - begin));
+      }
+    }
+  }
+
+  void add_heads(ConstMatrix heads, Matrix x) const {
+    for (int64_t i = 0; i < x.rows; ++i) {
+      std::copy_n(heads.row(i), x.columns, x.row(i));
+      for (int64_t c = x.columns; c < heads.columns; ++c) {
+        x.row(i)[c % x.columns] += heads.row(i)[c];
+      }
+    }
+  }
+
+  Decoder::Parts& parts_;
+  const Decoder::Prepared& prepared_;
+  TokenSource& queries_;
+  RowTail& tail_;
+  const RowOrder& order_;
+  int64_t b_;
+  const float* kept_ = nullptr;
+  const FactoredQueries* factored_ = nullptr;
+};
+
+}  // namespace
+
+AttentionPlan Decoder::plan_of(const Prepared& prepared, const OutputSpec& output,
+                               const TokenSource& queries) const {
+  const RowOrder order = choose_order(*parts_, prepared, output, queries, false);
+  return {"decoder.cross_attend", order.scores, order.reason, order.flops, order.textbook_flops};
+}
+
+void Decoder::rows(const Prepared& prepared, const OutputSpec& output, TokenSource& queries,
+                   int64_t b, int64_t begin, int64_t end, Matrix out, Workspace& workspace,
+                   Matrix rows_before_head) const {
+  Parts& parts = *parts_;
+  if (queries.channels() != parts.shape().query_channels) {
+    throw Error(ErrorCode::kShape,
+                cat("[output ", output.name, "] queries have ", queries.channels(),
+                    " channels, the decoder reads ", parts.shape().query_channels));
+  }
+  const RowOrder order =
+      choose_order(parts, prepared, output, queries, rows_before_head.data != nullptr);
+  RowReader reader(parts, prepared, output, queries, b, order, workspace);
+  const int64_t step = reader.block_rows();
+  for (int64_t first = begin; first < end; first += step) {
+    const int64_t last = std::min(first + step, end);
+    const Matrix whole = rows_before_head.data == nullptr
+                             ? Matrix{}
+                             : rows_before_head.block(first - begin, last - begin);
+    reader.block(first, last, out.block(first - begin, last - begin), whole, workspace);
+  }
+}
+
+}  // namespace perceiver::runtime

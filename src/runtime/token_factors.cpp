@@ -1,0 +1,252 @@
+#include "runtime/token_factors.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "perceiver/kernels/attend.h"
+#include "runtime/linear.h"
+
+namespace perceiver::runtime {
+namespace {
+
+struct Spread {
+  double mean = 0;
+  double squares = 0;  ///< sum of (x - mean)^2
+};
+
+Spread spread_of(const float* x, int64_t width) {
+  if (width == 0) {
+    return {};
+  }
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t c = 0; c < width; ++c) {
+    sum += x[c];
+  }
+  const float mean = sum / static_cast<float>(width);
+  // the rounded mean serves both: squares and (mean - mu)^2 refer to the same number
+  float squares = 0, rest = 0;
+#pragma omp simd reduction(+ : squares, rest)
+  for (int64_t c = 0; c < width; ++c) {
+    const float d = x[c] - mean;
+    squares += d * d;
+    rest += d;
+  }
+  const double correction = static_cast<double>(rest) / static_cast<double>(width);
+  return {static_cast<double>(mean) + correction,
+          static_cast<double>(squares) - correction * correction * static_cast<double>(width)};
+}
+
+/// Coordinates of consecutive points of a row-major grid, without a division a point.
+class GridWalk {
+ public:
+  GridWalk(const std::vector<int64_t>& extents, int64_t first) : extents_(extents) {
+    at_.resize(extents.size());
+    for (size_t x = extents.size(); x-- > 0;) {
+      at_[x] = first % extents[x];
+      first /= extents[x];
+    }
+  }
+  size_t at(size_t axis) const { return static_cast<size_t>(at_[axis]); }
+  void step() {
+    for (size_t x = at_.size(); x-- > 0;) {
+      if (++at_[x] < extents_[x]) {
+        return;
+      }
+      at_[x] = 0;
+    }
+  }
+
+ private:
+  const std::vector<int64_t>& extents_;
+  std::vector<int64_t> at_;
+};
+
+constexpr int64_t kRowsPerTask = 512;
+
+}  // namespace
+
+bool TokenFactors::applies(const TokenSource& source) {
+  if (!source.factors() || source.positions().axes.empty() ||
+      source.positions().axes.size() > static_cast<size_t>(kernels::kMaxGridAxes)) {
+    return false;
+  }
+  return std::all_of(source.positions().index_dims.begin(), source.positions().index_dims.end(),
+                     [](int64_t extent) { return extent > 0; });
+}
+
+TokenFactors::TokenFactors(const TokenSource& source)
+    : content_(source.content_channels()), channels_(source.channels()) {
+  for (size_t axis = 0; axis < source.positions().axes.size(); ++axis) {
+    add_axis(source, axis);
+  }
+  if (source.constant_channels() > 0) {
+    constant_.assign(source.constant(), source.constant() + source.constant_channels());
+    const Spread spread = spread_of(constant_.data(), source.constant_channels());
+    constant_mean_ = spread.mean;
+    constant_spread_ = spread.squares;
+  }
+}
+
+void TokenFactors::add_axis(const TokenSource& source, size_t index) {
+  const Array table = source.positions().axes[index].to(DType::kF32);
+  Axis axis;
+  axis.extent = table.size(0);
+  axis.width = table.size(1);
+  axis.features.assign(table.data<float>(), table.data<float>() + table.numel());
+  axis.columns = axis_columns(source.positions(), index);
+  for (int64_t& column : axis.columns) {
+    column += content_;
+  }
+  for (int64_t c = 0; c < axis.extent; ++c) {
+    const Spread spread = spread_of(axis.features.data() + c * axis.width, axis.width);
+    axis.mean.push_back(spread.mean);
+    axis.spread.push_back(spread.squares);
+  }
+  axes_.push_back(std::move(axis));
+}
+
+int64_t TokenFactors::extents() const {
+  int64_t total = 0;
+  for (const Axis& axis : axes_) {
+    total += axis.extent;
+  }
+  return total;
+}
+
+void TokenFactors::scales(ConstMatrix content, int64_t first, float eps, float* out) const {
+  std::vector<int64_t> grid;
+  for (const Axis& axis : axes_) {
+    grid.push_back(axis.extent);
+  }
+  const auto width = [](int64_t n) { return static_cast<double>(n); };
+  const double all = width(channels_);
+  const int64_t constants = static_cast<int64_t>(constant_.size());
+#pragma omp parallel for schedule(static)
+  for (int64_t task = 0; task < content.rows; task += kRowsPerTask) {
+    GridWalk walk(grid, first + task);
+    const int64_t end = std::min(task + kRowsPerTask, content.rows);
+    for (int64_t i = task; i < end; ++i, walk.step()) {
+      const Spread own = spread_of(content.row(i), content_);
+      double mu = width(content_) * own.mean + width(constants) * constant_mean_;
+      for (size_t x = 0; x < axes_.size(); ++x) {
+        mu += width(axes_[x].width) * axes_[x].mean[walk.at(x)];
+      }
+      mu /= all;
+      const auto about_mu = [mu, width](double mean, double squares, int64_t n) {
+        return squares + width(n) * (mean - mu) * (mean - mu);
+      };
+      double squares = about_mu(own.mean, own.squares, content_) +
+                       about_mu(constant_mean_, constant_spread_, constants);
+      for (size_t x = 0; x < axes_.size(); ++x) {
+        const size_t c = walk.at(x);
+        squares += about_mu(axes_[x].mean[c], axes_[x].spread[c], axes_[x].width);
+      }
+      out[i] = static_cast<float>(1 / std::sqrt(squares / all + static_cast<double>(eps)));
+    }
+  }
+}
+
+std::vector<float> TokenFactors::columns_of(const Axis& axis, ConstMatrix x) const {
+  std::vector<float> part(static_cast<size_t>(x.rows * axis.width));
+  float* to = part.data();
+  for (int64_t i = 0; i < x.rows; ++i) {
+    for (const int64_t column : axis.columns) {
+      *to++ = x.row(i)[column];
+    }
+  }
+  return part;
+}
+
+std::vector<float> TokenFactors::constant_scores(ConstMatrix x) const {
+  const int64_t first = channels_ - static_cast<int64_t>(constant_.size());
+  std::vector<float> scores;
+  for (int64_t i = 0; i < x.rows; ++i) {
+    double score = 0;
+    for (size_t k = 0; k < constant_.size(); ++k) {
+      score += static_cast<double>(x.row(i)[first + static_cast<int64_t>(k)]) *
+               static_cast<double>(constant_[k]);
+    }
+    scores.push_back(static_cast<float>(score));
+  }
+  return scores;
+}
+
+void TokenFactors::table(int axis, ConstMatrix x, Matrix out) const {
+  const Axis& own = axes_[static_cast<size_t>(axis)];
+  const std::vector<float> part = columns_of(own, x);
+  multiply_transposed({part.data(), x.rows, own.width, own.width},
+                      {own.features.data(), own.extent, own.width, own.width}, out);
+  if (axis > 0 || constant_.empty()) {
+    return;
+  }
+  const std::vector<float> scores = constant_scores(x);
+  for (int64_t i = 0; i < out.rows; ++i) {
+    for (int64_t c = 0; c < out.columns; ++c) {
+      out.row(i)[c] += scores[static_cast<size_t>(i)];
+    }
+  }
+}
+
+void TokenFactors::table_by_coordinate(int axis, ConstMatrix x, Matrix out) const {
+  const Axis& own = axes_[static_cast<size_t>(axis)];
+  const std::vector<float> part = columns_of(own, x);
+  multiply_transposed({own.features.data(), own.extent, own.width, own.width},
+                      {part.data(), x.rows, own.width, own.width}, out);
+  if (axis > 0 || constant_.empty()) {
+    return;
+  }
+  const std::vector<float> scores = constant_scores(x);
+  for (int64_t c = 0; c < out.rows; ++c) {
+    for (int64_t i = 0; i < out.columns; ++i) {
+      out.row(c)[i] += scores[static_cast<size_t>(i)];
+    }
+  }
+}
+
+void TokenFactors::gather(ConstMatrix sums, Matrix tokens) const {
+  for (int64_t i = 0; i < sums.rows; ++i) {
+    std::copy_n(sums.row(i), content_, tokens.row(i));
+  }
+  int64_t offset = content_;
+  for (const Axis& axis : axes_) {
+    std::vector<float> part(static_cast<size_t>(sums.rows * axis.width));
+    multiply(sums.slice(offset, axis.extent),
+             {axis.features.data(), axis.extent, axis.width, axis.width},
+             {part.data(), sums.rows, axis.width, axis.width});
+    offset += axis.extent;
+    for (int64_t i = 0; i < sums.rows; ++i) {
+      for (int64_t k = 0; k < axis.width; ++k) {
+        tokens.row(i)[axis.columns[static_cast<size_t>(k)]] =
+            part[static_cast<size_t>(i * axis.width + k)];
+      }
+    }
+  }
+  const int64_t first = channels_ - static_cast<int64_t>(constant_.size());
+  for (int64_t i = 0; i < sums.rows && !constant_.empty(); ++i) {
+    double total = 0;
+    for (int64_t c = 0; c < axes_[0].extent; ++c) {
+      total += static_cast<double>(sums.row(i)[content_ + c]);
+    }
+    for (size_t k = 0; k < constant_.size(); ++k) {
+      tokens.row(i)[first + static_cast<int64_t>(k)] =
+          static_cast<float>(total * static_cast<double>(constant_[k]));
+    }
+  }
+}
+
+void centre_rows(Matrix x) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < x.rows; ++i) {
+    double sum = 0;
+    for (int64_t c = 0; c < x.columns; ++c) {
+      sum += static_cast<double>(x.row(i)[c]);
+    }
+    const double mean = sum / static_cast<double>(x.columns);
+    for (int64_t c = 0; c < x.columns; ++c) {
+      x.row(i)[c] = static_cast<float>(static_cast<double>(x.row(i)[c]) - mean);
+    }
+  }
+}
+
+}  // namespace perceiver::runtime

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "runtime/matrix.h"
+#include "runtime/token_source.h"
+
+namespace perceiver::runtime {
+
+/// The parts of a source whose rows are [content | separable positions | constant], and what
+/// LayerNorm needs of them. With m, s the mean and the centred sum of squares of each part,
+///
+///   C mu = sum over parts of width * m,   C variance = sum over parts of s + width * (m - mu)^2,
+///
+/// sums of positive terms only: the statistics stay accurate however many position channels there
+/// are and wherever the content lies. Content is measured row by row, the axes once.
+class TokenFactors {
+ public:
+  /// Whether the factored plan can take this source: separable, on at most kMaxGridAxes axes, and
+  /// any constant channels have an axis to go with.
+  static bool applies(const TokenSource& source);
+
+  /// Copies what it needs. @param source  one that applies()
+  explicit TokenFactors(const TokenSource& source);
+
+  int num_axes() const { return static_cast<int>(axes_.size()); }
+  int64_t extent(int axis) const { return axes_[static_cast<size_t>(axis)].extent; }
+  /// Sum of the extents.
+  int64_t extents() const;
+  int64_t content_channels() const { return content_; }
+  int64_t channels() const { return channels_; }
+
+  /// 1 / sqrt(variance + eps) of rows first, first + 1, ... of the grid, whose content is given.
+  void scales(ConstMatrix content, int64_t first, float eps, float* out) const;
+
+  /// Scores of the positions: out(i, c) = sum over the channels k of `axis` of x(i, k) * axis(c,
+  /// k), for the axis 0 plus those of the constant channels.
+  /// @param x  [n, channels]  @param out [n, extent(axis)]
+  void table(int axis, ConstMatrix x, Matrix out) const;
+  /// The same, out [extent(axis), n].
+  void table_by_coordinate(int axis, ConstMatrix x, Matrix out) const;
+
+  /// The way back: tokens [n, channels] from the weighted sums of content and of each coordinate.
+  /// @param sums  [n, content | extent 0 | extent 1 | ...]
+  void gather(ConstMatrix sums, Matrix tokens) const;
+
+ private:
+  struct Axis {
+    int64_t extent = 0;
+    int64_t width = 0;
+    std::vector<float> features;   ///< [extent, width]
+    std::vector<int64_t> columns;  ///< of a whole token
+    std::vector<double> mean, spread;
+  };
+  void add_axis(const TokenSource& source, size_t index);
+  std::vector<float> columns_of(const Axis& axis, ConstMatrix x) const;
+  /// What the constant channels score with each row of x.
+  std::vector<float> constant_scores(ConstMatrix x) const;
+
+  int64_t content_ = 0, channels_ = 0;
+  std::vector<Axis> axes_;
+  std::vector<float> constant_;
+  double constant_mean_ = 0, constant_spread_ = 0;
+};
+
+/// Rows minus their mean: what is multiplied with LayerNorm's result need not subtract the mean of
+/// the tokens any more.
+void centre_rows(Matrix x);
+
+}  // namespace perceiver::runtime
