@@ -1,0 +1,363 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+// Vectors and the matrix micro-kernel, one text for every instruction set. A file that includes
+// this defines, first,
+//
+//   namespace perceiver::kernels { namespace { constexpr int kLanes = 8; } }
+//
+// (4, 8 or 16 floats a vector) and is compiled with the flags of its instruction set. All of it
+// has internal linkage and no standard container or <cmath> is used: a weak symbol made here could
+// replace, at link time, the copy that runs on CPUs without these instructions.
+//
+// Products are C[rows, n] (+)= A[rows, k] * B[k, n]:
+//   A   as it lies in memory, by rows (a[r * lda + p]) or by columns (a[p * lda + r]); a panel
+//       packed as [k][rows] is the latter with lda = rows
+//   B   packed in panels of kPanel = 2 * kLanes columns, each [k][kPanel]; the last one is
+//       [k][kLanes] when no more than kLanes columns are left; missing columns are zero
+//   C   row-major with room for round_up(n, kLanes) columns: the padding is written
+// Compiled with -O2: GCC 12's -O3 reorders the loop below and spills accumulators.
+
+namespace perceiver::kernels {
+namespace {
+
+#define PERCEIVER_INLINE inline __attribute__((always_inline))
+
+typedef float V __attribute__((vector_size(4 * kLanes)));
+typedef int32_t I __attribute__((vector_size(4 * kLanes)));
+typedef float LooseV __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
+
+constexpr int64_t kPanel = 2 * kLanes;
+/// Rows of C held in registers: as many as leave room for two vectors of B and one of A.
+constexpr int kTileRows = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 4;
+constexpr float kInfinity = __builtin_inff();
+
+PERCEIVER_INLINE constexpr int64_t round_up(int64_t n, int64_t step) {
+  return (n + step - 1) / step * step;
+}
+PERCEIVER_INLINE constexpr int64_t lesser(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+// ---- vectors ----
+
+PERCEIVER_INLINE V load(const float* p) {
+  return *reinterpret_cast<const LooseV*>(p);
+}
+PERCEIVER_INLINE void store(float* p, V v) {
+  *reinterpret_cast<LooseV*>(p) = v;
+}
+PERCEIVER_INLINE V broadcast(float x) {
+  return x - V{};
+}
+
+/// The second operand where either is NaN.
+template <typename T>
+PERCEIVER_INLINE T max(T a, T b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(__m512)) {
+    return reinterpret_cast<T>(
+        _mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == sizeof(__m256)) {
+    return reinterpret_cast<T>(
+        _mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
+  }
+#endif
+  return a > b ? a : b;
+}
+PERCEIVER_INLINE V select(I mask, V yes, V no) {
+  return mask ? yes : no;
+}
+PERCEIVER_INLINE V from_bits(I bits) {
+  return reinterpret_cast<V>(bits);
+}
+PERCEIVER_INLINE I to_bits(V v) {
+  return reinterpret_cast<I>(v);
+}
+
+/// The first n < kLanes floats, zeros behind them; reads nothing beyond.
+PERCEIVER_INLINE V load_first(const float* p, int64_t n) {
+#if defined(__AVX512F__)
+  if constexpr (kLanes == 16) {
+    return reinterpret_cast<V>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+  }
+#endif
+  alignas(V) float lanes[kLanes] = {};
+  for (int64_t l = 0; l < n; ++l) {
+    lanes[l] = p[l];
+  }
+  return load(lanes);
+}
+PERCEIVER_INLINE void store_first(float* p, V v, int64_t n) {
+  alignas(V) float lanes[kLanes];
+  store(lanes, v);
+  for (int64_t l = 0; l < n; ++l) {
+    p[l] = lanes[l];
+  }
+}
+
+PERCEIVER_INLINE float sum_of(V v) {
+  alignas(V) float lanes[kLanes];
+  store(lanes, v);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) {
+      lanes[l] += lanes[l + half];
+    }
+  }
+  return lanes[0];
+}
+PERCEIVER_INLINE float max_of(V v) {
+  alignas(V) float lanes[kLanes];
+  store(lanes, v);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) {
+      lanes[l] = lanes[l + half] > lanes[l] ? lanes[l + half] : lanes[l];
+    }
+  }
+  return lanes[0];
+}
+
+/// 2^x for x < 128, within 1.5 ulp where the result is a normal number and exactly 0 below
+/// 2^-126.5, -inf included. NaN stays NaN.
+PERCEIVER_INLINE V exp2_of(V x) {
+  x = max(broadcast(-127.0f), x);
+  // Adding 1.5 * 2^23 rounds to an integer in the low bits; 127 more makes them an exponent. At
+  // -127 that exponent is 0, so that the factor is 0.
+  constexpr float kMagic = 12582912.0f + 127.0f;
+  const V shifted = x + kMagic;
+  const V f = x - (shifted - kMagic);
+  V y = f * 1.53458121613e-4f + 1.33999311772e-3f;
+  y = y * f + 9.61848895633e-3f;
+  y = y * f + 5.55032877311e-2f;
+  y = y * f + 2.40226468906e-1f;
+  y = y * f + 6.93147205737e-1f;
+  y = y * f + 1.0f;
+  return y * from_bits(to_bits(shifted) << 23);
+}
+
+/// e^x for x < 88.7, within 2 ulp where the result is a normal number and exactly 0 below 2^-126.5,
+/// -inf included. NaN stays NaN.
+PERCEIVER_INLINE V exp_of(V x) {
+  x = max(broadcast(-88.0f), x);  // n = -127: a factor of 0
+  constexpr float kMagic = 12582912.0f + 127.0f;
+  const V shifted = x * 1.44269504088896341f + kMagic;
+  const V n = shifted - kMagic;
+  // ln 2 in two parts, the first with so few bits that n times it is exact.
+  V f = x - n * 0.693359375f;
+  f = f + n * 2.12194440e-4f;
+  V y = f * 1.3836844215e-3f + 8.37481730436e-3f;
+  y = y * f + 4.16682256812e-2f;
+  y = y * f + 1.66664201522e-1f;
+  y = y * f + 4.9999992079e-1f;
+  y = y * (f * f) + f;
+  y = y + 1.0f;
+  return y * from_bits(to_bits(shifted) << 23);
+}
+
+// ---- packing B ----
+
+constexpr int64_t packed_size(int64_t k, int64_t n) {
+  return k * round_up(n, kLanes);
+}
+
+typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias));
+
+/// Four floats of each of kLanes rows, side by side: quarter q of vector t is columns 0..3 of row
+/// 4 * q + t. Transposing each 4 x 4 quarter then gives columns of kLanes rows.
+template <int kVectorLanes>
+PERCEIVER_INLINE auto load_quads(const float* const* rows, int64_t column) {
+  if constexpr (kVectorLanes == 4) {
+    return *reinterpret_cast<const Quad*>(rows[0] + column);
+  } else {
+    constexpr int kHalf = kVectorLanes / 2;
+    const auto low = load_quads<kHalf>(rows, column);
+    const auto high = load_quads<kHalf>(rows + kHalf, column);
+    if constexpr (kVectorLanes == 8) {
+      return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+    } else {
+      return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14,
+                                     15);
+    }
+  }
+}
+
+/// Element pairs (low, low) or (high, high) of the quarters of a and b; `width` 1: of single
+/// floats, 2: of pairs of floats.
+template <int kWidth, bool kHigh>
+PERCEIVER_INLINE V interleave_quarters(V a, V b) {
+  I index{};
+  for (int l = 0; l < kLanes; ++l) {
+    const int t = l % 4;
+    const int from = kWidth == 1 ? t / 2 : t % 2;
+    const bool second = kWidth == 1 ? t % 2 != 0 : t / 2 != 0;
+    index[l] = l / 4 * 4 + from + (kHigh ? 2 : 0) + (second ? kLanes : 0);
+  }
+  return __builtin_shuffle(a, b, index);
+}
+
+/// out[c * stride + r] = rows[r][column + c] for 4 columns of kLanes rows.
+PERCEIVER_INLINE void transpose_four(const float* const* rows, int64_t column, float* out,
+                                     int64_t stride) {
+  const V r0 = load_quads<kLanes>(rows, column), r1 = load_quads<kLanes>(rows + 1, column);
+  const V r2 = load_quads<kLanes>(rows + 2, column), r3 = load_quads<kLanes>(rows + 3, column);
+  const V low01 = interleave_quarters<1, false>(r0, r1);
+  const V low23 = interleave_quarters<1, false>(r2, r3);
+  const V high01 = interleave_quarters<1, true>(r0, r1);
+  const V high23 = interleave_quarters<1, true>(r2, r3);
+  store(out, interleave_quarters<2, false>(low01, low23));
+  store(out + stride, interleave_quarters<2, true>(low01, low23));
+  store(out + 2 * stride, interleave_quarters<2, false>(high01, high23));
+  store(out + 3 * stride, interleave_quarters<2, true>(high01, high23));
+}
+
+/// Packs B = X^T, X [n, k] row-major. Rows j with keep[j] == 0 become zero columns of B; keep may
+/// be null.
+/// @param zeros   k floats of zero, standing in for rows that are missing
+inline void pack_transposed(const float* x, int64_t stride, int64_t n, int64_t k,
+                            const uint8_t* keep, const float* zeros, float* out) {
+  const float* rows[kLanes];
+  for (int64_t j = 0; j < n; j += kLanes) {
+    for (int64_t r = 0; r < kLanes; ++r) {
+      const bool present = j + r < n && (keep == nullptr || keep[j + r] != 0);
+      rows[r] = present ? x + (j + r) * stride : zeros;
+    }
+    const int64_t panel = j / kPanel * kPanel;
+    const int64_t width = round_up(n, kLanes) - panel < kPanel ? kLanes : kPanel;
+    float* to = out + panel * k + j % kPanel;
+    int64_t c = 0;
+    for (; c + 4 <= k; c += 4) {
+      transpose_four(rows, c, to + c * width, width);
+    }
+    for (; c < k; ++c) {
+      for (int64_t r = 0; r < kLanes; ++r) {
+        to[c * width + r] = rows[r][c];
+      }
+    }
+  }
+}
+
+/// Packs B = X, X [k, n] row-major. Rows p with keep[p] == 0 become zero; keep may be null.
+inline void pack_rows(const float* x, int64_t stride, int64_t k, int64_t n, const uint8_t* keep,
+                      float* out) {
+  for (int64_t p = 0; p < k; ++p) {
+    const float* row = x + p * stride;
+    const bool present = keep == nullptr || keep[p] != 0;
+    for (int64_t c = 0; c < n; c += kLanes) {
+      const int64_t panel = c / kPanel * kPanel;
+      const int64_t width = round_up(n, kLanes) - panel < kPanel ? kLanes : kPanel;
+      V v{};
+      if (present) {
+        v = c + kLanes <= n ? load(row + c) : load_first(row + c, n - c);
+      }
+      store(out + panel * k + p * width + c % kPanel, v);
+    }
+  }
+}
+
+// ---- products ----
+
+enum class Left { kRows, kColumns };
+
+/// C[kRows, kVectors * kLanes] (+)= A * one panel of B.
+template <Left kLeft, int kRows, int kVectors>
+PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, const float* b,
+                                    float* c, int64_t ldc, bool accumulate) {
+  V sum[kRows][kVectors] = {};
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = load(c + r * ldc + v * kLanes);
+      }
+    }
+  }
+  for (int64_t p = 0; p < k; ++p) {
+    V right[kVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      right[v] = load(b + v * kLanes);
+    }
+    b += kVectors * kLanes;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const V left = broadcast(kLeft == Left::kRows ? a[r * lda] : a[r]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] += left * right[v];
+      }
+    }
+    a += kLeft == Left::kRows ? 1 : lda;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      store(c + r * ldc + v * kLanes, sum[r][v]);
+    }
+  }
+}
+
+struct Product {
+  int64_t rows, n, k;
+  const float* a;
+  int64_t lda;
+  const float* b;  ///< packed
+  float* c;
+  int64_t ldc;
+  bool accumulate;
+};
+
+/// The last rows of a panel, fewer than kTileRows: one instantiation per count.
+template <Left kLeft, int kRows, int kVectors>
+inline void multiply_last_rows(const Product& product, int64_t rows, const float* a, const float* b,
+                               float* c) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      multiply_tile<kLeft, kRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
+                                            product.accumulate);
+    } else {
+      multiply_last_rows<kLeft, kRows - 1, kVectors>(product, rows, a, b, c);
+    }
+  }
+}
+
+template <Left kLeft, int kVectors>
+inline void multiply_panel(const Product& product, const float* b, float* c) {
+  const float* a = product.a;
+  const int64_t step = kTileRows * (kLeft == Left::kRows ? product.lda : 1);
+  int64_t rows = product.rows;
+  for (; rows >= kTileRows; rows -= kTileRows) {
+    multiply_tile<kLeft, kTileRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
+                                              product.accumulate);
+    a += step;
+    c += kTileRows * product.ldc;
+  }
+  multiply_last_rows<kLeft, kTileRows - 1, kVectors>(product, rows, a, b, c);
+}
+
+/// Panel by panel, so that a panel (k * kPanel floats) stays in the first cache while A passes:
+/// best for k of 256 to 512.
+template <Left kLeft>
+inline void multiply(const Product& product) {
+  const int64_t padded = round_up(product.n, kLanes);
+  int64_t column = 0;
+  for (; column + kPanel <= padded; column += kPanel) {
+    multiply_panel<kLeft, 2>(product, product.b + column * product.k, product.c + column);
+  }
+  if (column < padded) {
+    multiply_panel<kLeft, 1>(product, product.b + column * product.k, product.c + column);
+  }
+}
+
+}  // namespace
+}  // namespace perceiver::kernels
