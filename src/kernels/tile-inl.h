@@ -62,8 +62,9 @@ template <typename T>
 PERCEIVER_INLINE T max(T a, T b) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == sizeof(__m512)) {
+    // not _mm512_max_ps: GCC 12 warns about its undefined operand
     return reinterpret_cast<T>(
-        _mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+        _mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
   }
 #endif
 #if defined(__AVX2__)
