@@ -15,7 +15,7 @@ python = $(firstword $(wildcard $(BUILD)/venv/bin/python) python3)
 options := -DPERCEIVER_TORCH=$(PERCEIVER_TORCH) $(if $(Torch_DIR),-DTorch_DIR=$(Torch_DIR)) $(CMAKE_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-slow demo parity bench lint tidy format asan install clean FORCE
+.PHONY: help setup build test test-slow demo parity bench bench-scaling gates gates-update lint tidy format asan install clean FORCE
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,8 +39,11 @@ test-slow: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## the tests that take 
 parity: build $(BUILD)/.setup/oracles  ## the six released configurations against transformers (writes docs/parity.md)
 	$(python) tools/oracle/parity_full.py --program $(program)
 
-bench: build $(BUILD)/.setup/oracles  ## time and memory against transformers
+bench: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and memory against transformers, torch.compile, OpenVINO
 	$(python) bench/run.py --program $(program)
+
+bench-scaling: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and memory against the number of inputs and outputs
+	$(python) bench/scaling.py --program $(program)
 
 lint: $(BUILD)/build.ninja  ## formatting, layers, text rules
 	@tools/lint $(BUILD)
@@ -71,8 +74,8 @@ $(BUILD)/.setup/packages $(BUILD)/.setup/torch: $(BUILD)/.setup/%: tools/setup.s
 
 $(BUILD)/.setup/torch: $(BUILD)/.setup/options | $(BUILD)/.setup/packages
 
-$(BUILD)/.setup/oracles: tools/setup.sh | $(BUILD)/.setup/torch
-	@if sh tools/setup.sh oracles $(BUILD); then touch $@; fi
+$(BUILD)/.setup/oracles $(BUILD)/.setup/peers: $(BUILD)/.setup/%: tools/setup.sh | $(BUILD)/.setup/torch
+	@if sh tools/setup.sh $* $(BUILD); then touch $@; fi
 
 # Rewritten only when the options differ from those of the last run.
 $(BUILD)/.setup/options: FORCE

@@ -2,7 +2,7 @@
 # Installs what a build needs and is not there yet: Debian packages, and a virtual environment in the
 # build folder that holds LibTorch. Called by the Makefile; safe to run again.
 #
-#   tools/setup.sh packages|torch|oracles BUILD_FOLDER
+#   tools/setup.sh packages|torch|oracles|peers BUILD_FOLDER
 #
 # Honoured: PERCEIVER_TORCH=OFF, Torch_DIR, CMAKE_PREFIX_PATH (then no LibTorch is fetched), and
 # pip's own variables, e.g. PIP_INDEX_URL and PIP_EXTRA_INDEX_URL.
@@ -10,6 +10,7 @@ set -eu
 
 TORCH="torch==2.13.0"
 ORACLES="transformers==5.23.0 numpy safetensors pillow"
+PEERS="openvino==2026.4.1 matplotlib"
 PACKAGES="g++ cmake ninja-build ccache pkg-config
   nlohmann-json3-dev libcli11-dev zlib1g-dev libdnnl-dev libgtest-dev libgmock-dev libbenchmark-dev
   libavformat-dev libavcodec-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev"
@@ -132,12 +133,21 @@ install_oracles() {
     fail "WARNING: without these, the tests that compare with transformers will be skipped"
 }
 
-[ $# -eq 2 ] || fail "usage: tools/setup.sh packages|torch|oracles BUILD_FOLDER"
+# What the benchmarks compare with and draw by; without it they leave those columns and plots out.
+install_peers() {
+  python="$(venv_python)"
+  # shellcheck disable=SC2086
+  pip_install "$python" $PEERS ||
+    fail "WARNING: without these, the benchmarks compare with PyTorch alone and draw nothing"
+}
+
+[ $# -eq 2 ] || fail "usage: tools/setup.sh packages|torch|oracles|peers BUILD_FOLDER"
 mkdir -p "$2/.setup"
 build="$(cd "$2" && pwd)"
 case "$1" in
   packages) install_packages ;;
   torch) install_torch ;;
   oracles) install_oracles ;;
+  peers) install_peers ;;
   *) fail "unknown part '$1'" ;;
 esac
