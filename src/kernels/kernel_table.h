@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+
+#include "perceiver/kernels/attend.h"
+#include "perceiver/kernels/rows.h"
+
+// What each instruction set's files export, and which of them runs. Only dispatch.cpp asks the CPU.
+
+namespace perceiver::kernels {
+
+/// A piece of a forward call for one thread: queries and keys of one head.
+struct ForwardItem {
+  int64_t batch = 0, head = 0;
+  int64_t first_query = 0, queries = 0;
+  int64_t first_key = 0, keys = 0;
+};
+
+struct RowRange {
+  int64_t first, end;
+};
+
+struct KernelTable {
+  /// Floats of scratch that attend_item needs for up to `queries` queries.
+  int64_t (*attend_scratch)(const AttendShape& shape, int64_t queries);
+  /// Computes out, lse and sums of the item's queries over the item's keys alone.
+  /// @param scratch   64-byte aligned
+  void (*attend_item)(const AttendForward<float>& args, const ForwardItem& item, float* scratch);
+  /// As in rows.h, for rows [first, end); null results are not written.
+  void (*row_statistics)(RowRange rows, int64_t width, const float* x, int64_t x_stride, float eps,
+                         float* mean, float* inverse_deviation);
+  void (*normalise_rows)(RowRange rows, int64_t width, const float* x, int64_t x_stride, float eps,
+                         float* out, int64_t out_stride);
+  void (*activate_rows)(RowRange rows, int64_t width, float* x, int64_t stride, const float* bias,
+                        Activation activation);
+};
+
+/// Best first.
+enum class Isa { kAvx512, kAvx2, kPortable, kReference };
+
+extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kPortableKernels;
+
+/// The set in use; kReference also where PERCEIVER_KERNELS names an unusable one.
+Isa active_isa();
+/// Its table; null for kReference.
+const KernelTable* active_table();
+
+}  // namespace perceiver::kernels
