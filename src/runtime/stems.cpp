@@ -226,6 +226,12 @@ void ContentReader::read_embedding(int64_t b, int64_t begin, int64_t end, Matrix
   });
 }
 
+Array as_flags(const Array& given) {
+  const bool bytes =
+      given.dtype() == DType::kBool || given.dtype() == DType::kU8 || given.dtype() == DType::kI8;
+  return bytes ? given : given.to(DType::kBool);
+}
+
 IdRange id_range(const Array& ids) {
   IdRange range;
   visit_integers(ids, [&](const auto* first) {

@@ -85,6 +85,9 @@ class ContentReader {
   bool is_bias_ = false;
 };
 
+/// Flags as bytes, nonzero = set; shares the memory of one-byte dtypes.
+Array as_flags(const Array& given);
+
 /// Smallest and largest of an integer array that is not empty.
 struct IdRange {
   int64_t smallest = 0;

@@ -30,13 +30,6 @@ struct Context {
                                      shape_string(given.shape())));
 }
 
-/// Whether each token of a [B, tokens] array of flags is set; shares one-byte dtypes.
-Array as_flags(const Array& given) {
-  const bool bytes =
-      given.dtype() == DType::kBool || given.dtype() == DType::kU8 || given.dtype() == DType::kI8;
-  return bytes ? given : given.to(DType::kBool);
-}
-
 const uint8_t* flag_bytes(const Array& flags) {
   return reinterpret_cast<const uint8_t*>(flags.bytes());
 }

@@ -465,6 +465,7 @@ void expect_blocks(const Case& example, int64_t step) {
   const Array& raw = example.inputs.arrays.at(name);
   const auto whole = both.sources(example.inputs);
   const Array wanted = all_rows(*whole[0], 100);
+  const double allowed = tolerance(wanted);
   const std::vector<int64_t> extents(raw.shape().begin() + 1, raw.shape().end() - 1);
   const bool grid = example.spec.inputs[0].kind == InputKind::kGrid;
   std::vector<bool> seen(static_cast<size_t>(whole[0]->count()), false);
@@ -484,7 +485,7 @@ void expect_blocks(const Case& example, int64_t step) {
         seen[static_cast<size_t>(token)] = true;
         for (int64_t c = 0; c < width; ++c) {
           ASSERT_NEAR(rows.data<float>()[(b * block.source->count() + i) * width + c],
-                      wanted.data<float>()[(b * whole[0]->count() + token) * width + c], kTolerance)
+                      wanted.data<float>()[(b * whole[0]->count() + token) * width + c], allowed)
               << example.name << " from " << begin << ", token " << token << ", channel " << c;
         }
       }
