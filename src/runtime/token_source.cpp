@@ -1,6 +1,7 @@
 #include "runtime/token_source.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "perceiver/kernels/attend.h"
 #include "runtime/stems.h"
@@ -156,10 +157,13 @@ class InputSource : public TokenSource {
       const int64_t to = std::min(from + kStemRows, rows.count());
       const Matrix added = StemScratch::matrix(scratch_.third, to - from, content_channels_);
       fields_.positions.write(b, rows.part(from, to), added, scratch_);
-      for (int64_t i = from; i < to; ++i) {
-        const float* row = added.row(i - from);
-        std::transform(row, row + content_channels_, out.row(i), out.row(i), std::plus<>());
-      }
+      for_pieces(to - from, content_channels_, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+          const float* row = added.row(i);
+          float* sum = out.row(from + i);
+          std::transform(row, row + content_channels_, sum, sum, std::plus<>());
+        }
+      });
     }
   }
 

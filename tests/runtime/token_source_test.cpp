@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sys/mman.h>
 
 #include <gtest/gtest.h>
 
@@ -331,6 +332,76 @@ TEST(TokenSources, DrawsTheMaskTokenWithItsProbabilityAndAlikeInEveryBlock) {
       read_block(spec, both.shape, both.weights, "picture", tail, {}, {4000}, 700, both.workspace);
   EXPECT_EQ(difference(all_rows(*block.source, 9), tail).max_abs, 0);
 }
+
+TEST(TokenSources, ACacheServesGridsInAnyOrder) {
+  Numbers numbers(12);
+  for (const Case& example : grid_cases()) {
+    Both both(example.spec);
+    SourceCache cache;
+    for (const std::vector<int64_t>& extents :
+         {std::vector<int64_t>{5, 6}, {7, 4}, {5, 6}, {4, 7}}) {
+      ModelInputs inputs;
+      inputs.arrays["picture"] = numbers.floats({1, extents[0], extents[1], 3});
+      const Array wanted = all_rows(*both.sources(inputs)[0], 50);
+      EXPECT_EQ(difference(all_rows(*both.sources(inputs, &cache)[0], 50), wanted).max_abs, 0)
+          << example.name;
+    }
+  }
+}
+
+TEST(TokenSources, ASecondCallComputesNoTables) {
+  const Case example = grid_cases()[0];
+  Both both(example.spec);
+  SourceCache cache;
+  const auto first = both.sources(example.inputs, &cache);
+  const auto second = both.sources(example.inputs, &cache);
+  for (size_t axis = 0; axis < 2; ++axis) {
+    EXPECT_EQ(first[0]->positions().axes[axis].bytes(), second[0]->positions().axes[axis].bytes());
+  }
+}
+
+/// An input larger than memory, as a mapped file may be: read where it is asked for only.
+class LargeInputs : public testing::TestWithParam<Case> {};
+
+TEST_P(LargeInputs, AreNeverCopiedWhole) {
+  constexpr int64_t kSide = 65536;
+  constexpr int64_t kBytes = kSide * kSide * 2 * 8;  // 64 GiB of address space, no memory
+  void* memory =
+      mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const std::shared_ptr<const void> owner(memory, [](void* mapped) { munmap(mapped, kBytes); });
+  Both both(GetParam().spec);
+  ModelInputs inputs;
+  inputs.arrays["picture"] = Array::view(DType::kF64, {1, kSide, kSide, 2}, memory, owner);
+  const auto sources = both.sources(inputs);
+  TokenSource& source = *sources[0];
+  std::vector<float> rows(static_cast<size_t>(40 * source.channels()));
+  const Matrix out{rows.data(), 40, source.channels(), source.channels()};
+  source.dense(0, source.count() - 40, source.count(), out);
+  const int64_t last = source.content_channels() + 1;  // the coordinates come first
+  EXPECT_EQ(out.row(39)[last - 1], 1);
+  EXPECT_EQ(out.row(39)[last], 1);
+  const InputBlock block = read_block(both.spec, both.shape, both.weights, "picture",
+                                      inputs.arrays["picture"], {}, {}, 0, both.workspace);
+  EXPECT_EQ(block.source->count(), source.count());
+}
+
+std::vector<Case> large_cases() {
+  std::vector<Case> cases;
+  InputSpec input = picture({16, 16}, 2);
+  input.position = fourier(2);
+  cases.push_back(case_of("pixels", input, {}, true));
+  input.stem = Stem::kLinear;
+  input.out_channels = 4;
+  cases.push_back(case_of("linear", input, {}, true));
+  input.stem = Stem::kPatches;
+  input.downsample = {8, 8};
+  cases.push_back(case_of("patches", input, {}, true));
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Stems, LargeInputs, testing::ValuesIn(large_cases()),
+                         [](const auto& parameter) { return parameter.param.name; });
 
 TEST(TokenSources, TakeOtherDtypesBlockByBlock) {
   ModelSpec spec = fixture::spec_around();
