@@ -39,6 +39,8 @@ struct TrainFlags {
   RecipeFlags recipe;
   std::string out;
   bool resume = false;
+  bool restart = false;
+  int loaders = 1;
 };
 
 struct EvalFlags {
@@ -81,6 +83,8 @@ int run_train(const TrainFlags& flags) {
   train::TrainOptions options;
   options.out = flags.out.empty() ? "runs/" + recipe.name : flags.out;
   options.resume = flags.resume;
+  options.restart = flags.restart;
+  options.num_loaders = flags.loaders;
   options.num_threads = flags.recipe.threads;
   options.stop = &stop_requested;
   ProgressBar bar;
@@ -152,7 +156,12 @@ void add_train(Program& program) {
   verb->add_option("recipe", flags->recipe.recipe, "Recipe file")->type_name("RECIPE")->required();
   verb->add_option("--out,-o", flags->out, "Model folder to write; default runs/<recipe name>")
       ->type_name("DIR");
-  verb->add_flag("--resume", flags->resume, "Go on from the checkpoint in --out");
+  verb->add_flag("--resume", flags->resume, "Go on from the newest checkpoint in --out");
+  verb->add_flag("--restart", flags->restart, "Replace the run that --out holds")
+      ->excludes("--resume");
+  verb->add_option("--loaders", flags->loaders, "Threads that prepare data; 0 = none")
+      ->type_name("N")
+      ->check(CLI::Range(0, 256));
   add_recipe_options(verb, flags->recipe);
   program.on(verb, [flags] { return run_train(*flags); });
 }

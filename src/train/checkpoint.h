@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "perceiver/nn/parameters.h"
+#include "train/average.h"
 #include "train/optimiser.h"
 
 namespace perceiver::train {
@@ -13,7 +15,8 @@ namespace perceiver::train {
 struct RunState {
   int64_t step = 0;  ///< steps finished
   double mean_loss = 0;
-  std::string recipe;  ///< fingerprint of what must not change between save and resume
+  std::optional<double> best;  ///< of the metric keep_best names
+  std::string recipe;          ///< fingerprint of what must not change between save and resume
 };
 
 /// Everything of a recipe that shapes the arithmetic of a step, as text: a resumed run must have
@@ -21,14 +24,29 @@ struct RunState {
 /// steps as long as the schedule's length stays.
 std::string recipe_fingerprint(const Recipe& recipe);
 
-/// Writes weights ("model."), optimiser state ("optimiser.") and RunState, whole or not at all.
-/// @throws Error(kIo)
-void save_checkpoint(const std::filesystem::path& path, const nn::Parameters& parameters,
-                     const Optimiser& optimiser, const RunState& state);
+/// What a checkpoint holds beside RunState.
+struct Trained {
+  nn::Parameters& parameters;
+  Optimiser& optimiser;
+  AveragedWeights& average;
+};
 
-/// Reads weights and optimiser state into place.
+/// Writes weights ("model."), optimiser state ("optimiser."), average and RunState, whole or not at
+/// all. @throws Error(kIo)
+void save_checkpoint(const std::filesystem::path& path, const Trained& trained,
+                     const RunState& state);
+
+/// Reads weights, optimiser state and average into place.
 /// @throws Error(kIo), Error(kFormat) when a tensor is missing or misshapen or the recipe differs
 RunState load_checkpoint(const std::filesystem::path& path, const std::string& fingerprint,
-                         nn::Parameters& parameters, Optimiser& optimiser);
+                         const Trained& trained);
+
+/// <folder>/checkpoint-<steps>.safetensors
+std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64_t step);
+/// The one of most steps. A file of that name is complete: it got its name when it was.
+/// @return empty path if there is none
+std::filesystem::path newest_checkpoint(const std::filesystem::path& folder);
+/// Removes all but the newest `keep`, and what an interrupted write left behind.
+void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep);
 
 }  // namespace perceiver::train

@@ -1,13 +1,16 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <optional>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "train/augment.h"
+#include "train/epoch_order.h"
 #include "train/fields.h"
 #include "train/idx.h"
 #include "train/losses.h"
@@ -120,20 +123,23 @@ class ImageTask : public Task {
     test_ = read_images(files.test_images, files.test_labels, input_, classes);
     if (data == TaskData::kTrainAndTest) {
       train_ = read_images(files.train_images, files.train_labels, input_, classes);
+      order_.emplace(recipe.seed, train_.count());
     }
   }
 
-  Batch training_batch(int64_t step) override {
+  Batch training_batch(int64_t index) override {
     std::vector<int64_t> chosen;
     for (int64_t i = 0; i < recipe_.batch_size; ++i) {
-      chosen.push_back(position(step * recipe_.batch_size + i));
+      chosen.push_back(order_->at(index * recipe_.batch_size + i));
     }
-    return make_batch(train_, chosen, step * recipe_.batch_size, recipe_.images.augment);
+    return make_batch(train_, chosen, index * recipe_.batch_size, recipe_.images.augment);
   }
 
-  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
+  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
+                  const Shares& shares) const override {
     return softmax_cross_entropy(outputs.at(output_), batch.targets.at(output_),
-                                 recipe_.label_smoothing);
+                                 recipe_.label_smoothing)
+        .mul(shares.at(0));
   }
 
   int64_t test_examples() const override { return test_.count(); }
@@ -160,22 +166,6 @@ class ImageTask : public Task {
   }
 
  private:
-  // Which picture is the `drawn`-th of the run: every epoch has an order of its own.
-  int64_t position(int64_t drawn) {
-    const int64_t epoch = drawn / train_.count();
-    if (epoch != epoch_) {
-      order_.resize(static_cast<size_t>(train_.count()));
-      std::iota(order_.begin(), order_.end(), 0);
-      Random random{recipe_.seed, kOrder, static_cast<uint64_t>(epoch)};
-      for (size_t i = order_.size(); i > 1; --i) {  // Fisher-Yates
-        std::swap(order_[i - 1],
-                  order_[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
-      }
-      epoch_ = epoch;
-    }
-    return order_[static_cast<size_t>(drawn % train_.count())];
-  }
-
   Batch make_batch(const LabelledImages& data, const std::vector<int64_t>& chosen,
                    int64_t first_drawn, const AugmentSpec& spec) const {
     const auto count = static_cast<int64_t>(chosen.size());
@@ -205,8 +195,7 @@ class ImageTask : public Task {
   PictureSize size_;
   Normalisation normalisation_;
   LabelledImages train_, test_;
-  int64_t epoch_ = -1;
-  std::vector<int64_t> order_;
+  std::optional<EpochOrder> order_;
 };
 
 }  // namespace

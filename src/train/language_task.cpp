@@ -75,15 +75,15 @@ class LanguageTask : public Task {
     }
   }
 
-  Batch training_batch(int64_t step) override {
-    Random lengths{recipe_.seed, kOrder, static_cast<uint64_t>(step)};
+  Batch training_batch(int64_t index) override {
+    Random lengths{recipe_.seed, kOrder, static_cast<uint64_t>(index)};
     int64_t length = window_;
     if (lengths.uniform() < recipe_.text.short_fraction) {
       length = recipe_.text.short_minimum + lengths.below(window_ - recipe_.text.short_minimum + 1);
     }
     MaskedBatch masked(recipe_.batch_size, length + kFrame);
     for (int64_t i = 0; i < recipe_.batch_size; ++i) {
-      const auto drawn = static_cast<uint64_t>(step * recipe_.batch_size + i);
+      const auto drawn = static_cast<uint64_t>(index * recipe_.batch_size + i);
       Random window_random{recipe_.seed, kWindow, drawn};
       const std::string_view text = corpus_->draw(length, window_random);
       Random mask_random{recipe_.seed, kMask, drawn};
@@ -93,15 +93,23 @@ class LanguageTask : public Task {
     return make_batch(masked);
   }
 
-  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
+  // One mean runs over the hidden bytes, one over those that are not.
+  Counts counts(const Batch& batch) const override {
+    const auto hidden = batch.mask.sum().item<double>();
+    return {hidden, static_cast<double>(batch.mask.numel()) - hidden};
+  }
+
+  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
+                  const Shares& shares) const override {
     const at::Tensor& logits = outputs.at(output_);
-    const at::Tensor hidden = masked_cross_entropy(logits, batch.targets.at(output_), batch.mask);
+    const at::Tensor hidden =
+        masked_cross_entropy(logits, batch.targets.at(output_), batch.mask).mul(shares.at(0));
     if (recipe_.masking.visible_weight == 0) {
       return hidden;
     }
     const at::Tensor visible =
         masked_cross_entropy(logits, batch.targets.at(output_), batch.mask.logical_not());
-    return hidden.add(visible, recipe_.masking.visible_weight);
+    return hidden.add(visible.mul(shares.at(1)), recipe_.masking.visible_weight);
   }
 
   int64_t test_examples() const override { return static_cast<int64_t>(test_.size()); }

@@ -89,7 +89,22 @@ void Optimiser::step(double learning_rate) {
   }
 }
 
+void Optimiser::update_sgd(Slot& slot, double learning_rate) {
+  at::Tensor& parameter = parameters_.entries()[slot.entry].tensor;
+  at::Tensor gradient = parameter.grad();
+  if (slot.decayed && spec_.weight_decay > 0) {
+    gradient = gradient.add(parameter, spec_.weight_decay);
+  }
+  slot.first.mul_(steps_ == 1 ? 0 : spec_.momentum).add_(gradient);
+  parameter.add_(spec_.nesterov ? gradient.add(slot.first, spec_.momentum) : slot.first,
+                 -learning_rate);
+}
+
 void Optimiser::update(Slot& slot, double learning_rate) {
+  if (spec_.kind == OptimiserKind::kSgd) {
+    update_sgd(slot, learning_rate);
+    return;
+  }
   at::Tensor& parameter = parameters_.entries()[slot.entry].tensor;
   const at::Tensor& gradient = parameter.grad();
   slot.first.mul_(spec_.beta1).add_(gradient, 1 - spec_.beta1);

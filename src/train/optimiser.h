@@ -23,10 +23,11 @@ double clip_gradients(nn::Parameters& parameters, double max_norm);
 /// Drops every gradient.
 void clear_gradients(nn::Parameters& parameters);
 
-/// Adam's moments, and the two ways from them to an update:
+/// Adam's moments, and the two ways from them to an update; or plain momentum:
 ///   AdamW  p <- p (1 - lr wd) - lr m^ / (sqrt(v^) + eps)                      (Loshchilov, Hutter)
 ///   LAMB   u = m^ / (sqrt(v^) + eps) + wd p;   p <- p - lr r u,   r = |p| / |u| per tensor, 1 if
 ///          either norm is 0                                       (You et al.; DeepMind's chain)
+///   SGD    g <- g + wd p;  b <- mu b + g (b starts as g);  p <- p - lr (b, or g + mu b: Nesterov)
 /// where m^ and v^ are corrected for their start at 0 and wd is 0 where is_decayed() says no.
 /// Gradients are to be clipped before; parameters without one are left alone.
 class Optimiser {
@@ -50,6 +51,7 @@ class Optimiser {
     at::Tensor first, second;
   };
   void update(Slot& slot, double learning_rate);
+  void update_sgd(Slot& slot, double learning_rate);
 
   OptimiserSpec spec_;
   nn::Parameters& parameters_;

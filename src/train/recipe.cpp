@@ -87,27 +87,54 @@ InitSpec read_init(Fields fields) {
 
 OptimiserSpec read_optimiser(Fields fields) {
   OptimiserSpec optimiser;
-  optimiser.kind = fields.choice("kind", 0, {"adamw", "lamb"}) == 0 ? OptimiserKind::kAdamW
-                                                                    : OptimiserKind::kLamb;
+  constexpr OptimiserKind kKinds[] = {OptimiserKind::kAdamW, OptimiserKind::kLamb,
+                                      OptimiserKind::kSgd};
+  optimiser.kind = kKinds[fields.choice("kind", 0, {"adamw", "lamb", "sgd"})];
   optimiser.learning_rate = fields.number("learning_rate", optimiser.learning_rate, 0, kHuge);
   optimiser.beta1 = fields.number("beta1", optimiser.beta1, 0, 1 - 1e-9);
   optimiser.beta2 = fields.number("beta2", optimiser.beta2, 0, 1 - 1e-9);
   optimiser.epsilon = fields.number("epsilon", optimiser.epsilon, 0, kHuge);
   optimiser.weight_decay = fields.number("weight_decay", 0, 0, kHuge);
+  if (optimiser.kind == OptimiserKind::kSgd) {
+    optimiser.momentum = fields.number("momentum", optimiser.momentum, 0, 1 - 1e-9);
+    optimiser.nesterov = fields.boolean("nesterov", false);
+  }
   optimiser.clip_norm = fields.number("clip_norm", 0, 0, kHuge);
   fields.finish();
   return optimiser;
 }
 
+std::vector<int64_t> read_milestones(Fields& fields) {
+  const Json& list = fields.at("milestones");
+  std::vector<int64_t> milestones;
+  bool fits = list.is_array() && !list.empty();
+  for (size_t i = 0; fits && i < list.size(); ++i) {
+    fits = list[i].is_number_integer() && list[i].get<int64_t>() > (i == 0 ? 0 : milestones.back());
+    if (fits) {
+      milestones.push_back(list[i].get<int64_t>());
+    }
+  }
+  if (!fits) {
+    throw Error(ErrorCode::kFormat,
+                cat(fields.where("milestones"), " must be a list of rising step counts above 0"));
+  }
+  return milestones;
+}
+
 ScheduleSpec read_schedule(Fields fields, int64_t steps) {
   constexpr ScheduleKind kKinds[] = {ScheduleKind::kConstant, ScheduleKind::kCosine,
-                                     ScheduleKind::kConstantCosine};
+                                     ScheduleKind::kConstantCosine, ScheduleKind::kSteps};
   ScheduleSpec schedule;
-  schedule.kind = kKinds[fields.choice("kind", 1, {"constant", "cosine", "constant_cosine"})];
+  schedule.kind =
+      kKinds[fields.choice("kind", 1, {"constant", "cosine", "constant_cosine", "steps"})];
   schedule.steps = fields.integer("steps", steps, 1, kMaxSteps);
   schedule.warmup_steps = fields.integer("warmup_steps", 0, 0, schedule.steps);
   schedule.constant_fraction = fields.number("constant_fraction", 0.5, 0, 1);
   schedule.end_fraction = fields.number("end_fraction", 0, 0, 1);
+  if (schedule.kind == ScheduleKind::kSteps) {
+    schedule.milestones = read_milestones(fields);
+    schedule.step_factor = fields.number("step_factor", schedule.step_factor, 0, 1);
+  }
   fields.finish();
   return schedule;
 }
@@ -213,6 +240,16 @@ void read_run(Fields& fields, Recipe& recipe) {
   recipe.evaluate_every = fields.integer("evaluate_every", 0, 0, kMaxSteps);
   recipe.evaluate_limit = fields.integer("evaluate_limit", 0, 0, kMaxSteps);
   recipe.checkpoint_every = fields.integer("checkpoint_every", 0, 0, kMaxSteps);
+  recipe.keep_checkpoints = fields.integer("keep_checkpoints", 1, 1, 1 << 20);
+  recipe.keep_best = fields.text("keep_best", "");
+  recipe.best_is_lowest = fields.boolean("best_is_lowest", false);
+  if (!recipe.keep_best.empty() && recipe.evaluate_every == 0) {
+    throw Error(ErrorCode::kArgument,
+                cat(fields.where("keep_best"), " is ", printable(recipe.keep_best),
+                    " but evaluate_every is 0: nothing would be compared"));
+  }
+  recipe.accumulate = fields.integer("accumulate", 1, 1, 1 << 20);
+  recipe.average_decay = fields.number("average_decay", 0, 0, 1 - 1e-12);
   constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
   recipe.save_dtype = kDTypes[fields.choice("save_dtype", 0, {"F32", "F16", "BF16"})];
 }

@@ -18,6 +18,11 @@ double schedule_factor(const ScheduleSpec& spec, int64_t step) {
   if (step < spec.warmup_steps) {
     return static_cast<double>(step + 1) / static_cast<double>(spec.warmup_steps);
   }
+  if (spec.kind == ScheduleKind::kSteps) {
+    const auto passed = std::upper_bound(spec.milestones.begin(), spec.milestones.end(), step) -
+                        spec.milestones.begin();
+    return std::pow(spec.step_factor, static_cast<double>(passed));
+  }
   const auto rest = static_cast<double>(std::max<int64_t>(1, spec.steps - spec.warmup_steps));
   const double progress = static_cast<double>(step - spec.warmup_steps) / rest;
   switch (spec.kind) {
@@ -26,6 +31,7 @@ double schedule_factor(const ScheduleSpec& spec, int64_t step) {
     case ScheduleKind::kCosine:
       return half_cosine(progress, spec.end_fraction);
     case ScheduleKind::kConstantCosine:
+    case ScheduleKind::kSteps:
       break;
   }
   const double falling = 1 - spec.constant_fraction;

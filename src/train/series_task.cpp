@@ -35,16 +35,17 @@ class SeriesTask : public Task {
     }
   }
 
-  Batch training_batch(int64_t step) override {
+  Batch training_batch(int64_t index) override {
     std::vector<uint64_t> examples;
     for (int64_t i = 0; i < recipe_.batch_size; ++i) {
-      const int64_t drawn = step * recipe_.batch_size + i;
+      const int64_t drawn = index * recipe_.batch_size + i;
       examples.push_back(static_cast<uint64_t>(drawn % recipe_.series.train_examples));
     }
     return make_batch(examples);
   }
 
-  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const override {
+  at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
+                  const Shares& shares) const override {
     at::Tensor sum;
     if (!state_.empty()) {
       sum = softmax_cross_entropy(outputs.at(state_), batch.targets.at(state_),
@@ -54,7 +55,7 @@ class SeriesTask : public Task {
       const at::Tensor error = at::mse_loss(outputs.at(forecast_), batch.targets.at(forecast_));
       sum = sum.defined() ? sum.add(error) : error;
     }
-    return sum;
+    return sum.mul(shares.at(0));
   }
 
   int64_t test_examples() const override { return recipe_.series.test_examples; }

@@ -5,6 +5,10 @@
 
 namespace perceiver::train {
 
+Counts Task::counts(const Batch& batch) const {
+  return {static_cast<double>(batch.inputs.arrays.begin()->second.size(0))};
+}
+
 std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data) {
   switch (recipe.task) {
     case TaskKind::kImageClassification:

@@ -20,15 +20,26 @@ struct Batch {
   at::Tensor mask;        ///< which targets count; undefined = all
 };
 
+/// How many values each mean of a loss runs over, and which part of a whole step's such mean a
+/// batch contributes. A step may be made of several batches: micro-batches here, others on other
+/// machines. Shares are 1 when it is made of one.
+using Counts = std::vector<double>;
+using Shares = std::vector<double>;
+
 /// Data, loss and metrics of one kind of problem. The loop in train.cpp knows nothing else about
 /// it: a new kind of problem is one more subclass, its TaskKind and its part of the recipe.
 class Task {
  public:
   virtual ~Task() = default;
-  /// The batch of a step: a function of the recipe's seed and `step` alone.
-  virtual Batch training_batch(int64_t step) = 0;
-  /// @return [], differentiable
-  virtual at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch) const = 0;
+  /// The index-th batch of the run: a function of the recipe's seed and `index` alone, made of
+  /// examples index * batch_size and following, so that batches 2i and 2i + 1 are batch i of twice
+  /// the size. Called from several threads at once; must not draw from LibTorch's generator.
+  virtual Batch training_batch(int64_t index) = 0;
+  /// Over how many values the means of this batch's loss run; by default one mean over examples.
+  virtual Counts counts(const Batch& batch) const;
+  /// Sum over the loss's means, each times its share. @return [], differentiable
+  virtual at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
+                          const Shares& shares) const = 0;
   virtual int64_t test_examples() const = 0;
   /// Measures on the first `limit` test examples (0 = all).
   virtual Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const = 0;

@@ -1,23 +1,27 @@
 #include "perceiver/train/train.h"
 
+#include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <memory>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"
 #include "perceiver/base/str.h"
+#include "perceiver/distributed/group.h"
 #include "perceiver/nn/model.h"
 #include "perceiver/tasks/bundle.h"
+#include "train/average.h"
 #include "train/checkpoint.h"
 #include "train/initial.h"
+#include "train/loader.h"
 #include "train/optimiser.h"
-#include "train/random.h"
-#include "train/schedule.h"
+#include "train/run_log.h"
+#include "train/step.h"
 #include "train/task.h"
 
 namespace perceiver::train {
@@ -26,24 +30,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr double kMeanDecay = 0.98;  // moving average over about 50 steps
-constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-Json to_json(const StepRecord& record) {
-  Json line = {{"step", record.step},
-               {"loss", record.loss},
-               {"mean_loss", record.mean_loss},
-               {"learning_rate", record.learning_rate},
-               {"gradient_norm", record.gradient_norm},
-               {"examples_per_second", record.examples_per_second},
-               {"seconds", record.seconds}};
-  for (const auto& [name, value] : record.metrics) {
-    line["metrics"][name] = value;
-  }
-  return line;
 }
 
 ArrayMap converted(ArrayMap weights, DType dtype) {
@@ -58,19 +47,28 @@ ArrayMap converted(ArrayMap weights, DType dtype) {
 // One run: what is built once, and the loop over it.
 class Run {
  public:
-  Run(const Recipe& recipe, const TrainOptions& options)
+  Run(const Recipe& recipe, const TrainOptions& options, distributed::Group& group)
       : recipe_(recipe),
         options_(options),
+        group_(group),
         folder_(options.out / "training"),
         task_(make_task(recipe, recipe.model, TaskData::kTrainAndTest)),
         model_(recipe.model, initial_weights(recipe)),
-        optimiser_(recipe.optimiser, own_tensors()) {
+        optimiser_(recipe.optimiser, own_tensors()),
+        average_(recipe.average_decay, model_.parameters()),
+        step_({recipe_, *task_, model_, optimiser_, average_, group_}),
+        log_(folder_) {
     state_.recipe = recipe_fingerprint(recipe);
     if (options.resume) {
-      state_ = load_checkpoint(checkpoint_path(), state_.recipe, model_.parameters(), optimiser_);
-      read_log();
+      resume();
+    } else if (!options.restart && !newest_checkpoint(folder_).empty()) {
+      throw Error(ErrorCode::kArgument,
+                  cat(printable(options.out.string()), " holds a run already (",
+                      printable(newest_checkpoint(folder_).filename().string()),
+                      "): resume it, restart it, or write elsewhere"));
     }
     first_step_ = state_.step;
+    loader_.emplace(*task_, step_.first_batch(first_step_), group_.size(), options.num_loaders);
   }
 
   TrainResult run() {
@@ -82,13 +80,14 @@ class Run {
       const bool last = state_.step == recipe_.steps;
       if (!last && due(recipe_.evaluate_every)) {
         record.metrics = measure(model_, recipe_.evaluate_limit);
+        keep_best(record.metrics);
       }
-      result.stopped = !last && options_.stop != nullptr && *options_.stop;
+      result.stopped = !last && stop_wanted();
       if (due(recipe_.checkpoint_every) || last || result.stopped) {
-        keep(record);
+        log_.add(record);
         save();
       } else if (!record.metrics.empty() || due(log_every())) {
-        keep(record);
+        log_.add(record);
       }
       if (options_.on_step) {
         options_.on_step(record);
@@ -104,9 +103,26 @@ class Run {
   }
 
  private:
-  std::filesystem::path checkpoint_path() const { return folder_ / "checkpoint.safetensors"; }
+  bool leads() const { return group_.rank() == 0; }
+  Trained trained() { return {model_.parameters(), optimiser_, average_}; }
   int64_t log_every() const { return std::max<int64_t>(1, recipe_.steps / 500); }
   bool due(int64_t every) const { return every > 0 && state_.step % every == 0; }
+
+  // All members leave at the same step, whichever of them was told to.
+  bool stop_wanted() {
+    std::vector<double> wanted{options_.stop != nullptr && *options_.stop ? 1.0 : 0.0};
+    group_.sum(wanted);
+    return wanted[0] > 0;
+  }
+
+  void resume() {
+    const std::filesystem::path path = newest_checkpoint(folder_);
+    if (path.empty()) {
+      throw Error(ErrorCode::kIo, cat(printable(folder_.string()), ": no checkpoint to resume"));
+    }
+    state_ = load_checkpoint(path, state_.recipe, trained());
+    log_.read(state_.step);
+  }
 
   // The engine may share memory with the arrays it was made from; training writes into its own.
   nn::Parameters& own_tensors() {
@@ -118,121 +134,129 @@ class Run {
   }
 
   void prepare_folder() {
+    if (!leads()) {
+      return;
+    }
     std::error_code error;
     std::filesystem::create_directories(folder_, error);
     if (error) {
       throw Error(ErrorCode::kIo, cat(printable(folder_.string()), ": ", error.message()));
     }
     write_json(folder_ / "recipe.json", recipe_.source);
+    if (!options_.resume) {
+      remove_old_checkpoints(folder_, 0);  // a later resume would take them for this run's
+    }
   }
 
   StepRecord step() {
-    const int64_t index = state_.step;
-    // Dropout and mask tokens draw from LibTorch's generator: like all else here, by (seed, step).
-    Random random{recipe_.seed, kDropout, static_cast<uint64_t>(index)};
-    at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
-    generator.set_current_seed(random.next() >> 1);
-    model_.set_training(true);
-    const Batch batch = task_->training_batch(index);
-    const at::Tensor loss = task_->loss(model_.forward(batch.inputs, batch.request), batch);
-    StepRecord record;
-    record.loss = loss.item<double>();
-    if (!std::isfinite(record.loss)) {
-      refuse(index + 1, "the loss", record.loss);
+    Step::Result done;
+    try {
+      done = step_.run(state_.step, *loader_);
+    } catch (const Error& error) {
+      const std::filesystem::path kept = newest_checkpoint(folder_);
+      throw Error(error.code(), cat(error.what(), kept.empty() ? "" : "; the last checkpoint is ",
+                                    kept.empty() ? "" : printable(kept.string())));
     }
-    loss.backward();
-    record.gradient_norm = clip_gradients(model_.parameters(), recipe_.optimiser.clip_norm);
-    if (!std::isfinite(record.gradient_norm)) {
-      refuse(index + 1, "the norm of the gradients", record.gradient_norm);
-    }
-    record.learning_rate =
-        recipe_.optimiser.learning_rate * schedule_factor(recipe_.schedule, index);
-    optimiser_.step(record.learning_rate);
-    clear_gradients(model_.parameters());
     state_.mean_loss =
-        index == 0 ? record.loss : kMeanDecay * state_.mean_loss + (1 - kMeanDecay) * record.loss;
+        state_.step == 0 ? done.loss : kMeanDecay * state_.mean_loss + (1 - kMeanDecay) * done.loss;
     ++state_.step;
+    StepRecord record;
+    record.loss = done.loss;
+    record.gradient_norm = done.gradient_norm;
+    record.learning_rate = done.learning_rate;
     record.step = state_.step;
     record.steps = recipe_.steps;
     record.mean_loss = state_.mean_loss;
     record.seconds = seconds_since(start_);
+    const double training = std::max(1e-9, record.seconds - evaluation_seconds_);
     record.examples_per_second =
-        static_cast<double>((state_.step - first_step_) * recipe_.batch_size) /
-        std::max(1e-9, record.seconds - evaluation_seconds_);
+        static_cast<double>((state_.step - first_step_) * recipe_.batch_size * recipe_.accumulate *
+                            group_.size()) /
+        training;
+    record.waiting_share = loader_->waited_seconds() / training;
     return record;
-  }
-
-  [[noreturn]] void refuse(int64_t step, const char* what, double value) const {
-    std::error_code ignored;
-    const bool kept = std::filesystem::exists(checkpoint_path(), ignored);
-    throw Error(
-        ErrorCode::kArgument,
-        cat(printable(recipe_.path.string()), ": ", what, " of step ", step, " is ", value,
-            kept ? cat("; the last checkpoint is ", printable(checkpoint_path().string())) : "",
-            "; a smaller optimiser.learning_rate or a clip_norm may help"));
   }
 
   Metrics measure(nn::Model& model, int64_t limit) {
     const Clock::time_point begin = Clock::now();
+    const AveragedWeights::Scope averaged(average_);
     model.set_training(false);
     Metrics metrics = task_->evaluate(model, limit, options_.progress);
     evaluation_seconds_ += seconds_since(begin);
     return metrics;
   }
 
-  void keep(const StepRecord& record) { log_ += to_json(record).dump() + "\n"; }
-
-  void save() {
-    save_checkpoint(checkpoint_path(), model_.parameters(), optimiser_, state_);
-    write_file_atomically(folder_ / "log.jsonl", log_);
-  }
-
-  // Lines of steps after the checkpoint belong to work that is about to be done again.
-  void read_log() {
-    std::error_code ignored;
-    const std::filesystem::path path = folder_ / "log.jsonl";
-    if (!std::filesystem::exists(path, ignored)) {
+  void keep_best(const Metrics& metrics) {
+    if (recipe_.keep_best.empty() || !leads()) {
       return;
     }
-    const std::string text = read_file(path, kMaxLogBytes);
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = std::min(text.find('\n', at), text.size());
-      const std::string line = text.substr(at, end - at);
-      const Json record = Json::parse(line, nullptr, false);
-      if (record.is_object() && record.contains("step") && record["step"].is_number_integer() &&
-          record["step"].get<int64_t>() <= state_.step) {
-        log_ += line + "\n";
-      }
-      at = end + 1;
+    const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const auto& metric) {
+      return metric.first == recipe_.keep_best;
+    });
+    if (found == metrics.end()) {
+      throw Error(ErrorCode::kArgument,
+                  cat(printable(recipe_.path.string()), ": keep_best is ",
+                      printable(recipe_.keep_best), ", but the task measures no such thing"));
     }
+    const bool better = !state_.best || (recipe_.best_is_lowest ? found->second < *state_.best
+                                                                : found->second > *state_.best);
+    if (better) {
+      state_.best = found->second;
+      tasks::save_bundle(bundle(), options_.out / "best");
+    }
+  }
+
+  void save() {
+    if (leads()) {
+      save_checkpoint(checkpoint_path(folder_, state_.step), trained(), state_);
+      remove_old_checkpoints(folder_, recipe_.keep_checkpoints);
+      log_.write();
+    }
+    group_.barrier();
+  }
+
+  // The model as it is saved: averaged if asked, in the stored dtype.
+  tasks::Bundle bundle() {
+    const AveragedWeights::Scope averaged(average_);
+    tasks::Bundle made;
+    made.spec = recipe_.model;
+    made.weights = converted(model_.parameters().to_arrays(), recipe_.save_dtype);
+    made.preprocessor = recipe_.preprocessor;
+    return made;
   }
 
   // Saves the model, and measures what was saved: the stored dtype may round.
   Metrics finish() {
-    tasks::Bundle bundle;
-    bundle.spec = recipe_.model;
-    bundle.weights = converted(model_.parameters().to_arrays(), recipe_.save_dtype);
-    bundle.preprocessor = recipe_.preprocessor;
-    tasks::save_bundle(bundle, options_.out);
-    nn::Model saved(recipe_.model, converted(bundle.weights, DType::kF32));
+    const tasks::Bundle finished = bundle();
+    if (leads()) {
+      tasks::save_bundle(finished, options_.out);
+    }
+    nn::Model saved(recipe_.model, converted(finished.weights, DType::kF32));
+    saved.set_training(false);
     StepRecord record;
     record.step = record.steps = state_.step;
     record.loss = record.mean_loss = state_.mean_loss;
-    record.metrics = measure(saved, 0);
+    record.metrics = task_->evaluate(saved, 0, options_.progress);
     record.seconds = seconds_since(start_);
-    keep(record);
-    write_file_atomically(folder_ / "log.jsonl", log_);
+    log_.add(record);
+    if (leads()) {
+      log_.write();
+    }
     return record.metrics;
   }
 
   const Recipe& recipe_;
   const TrainOptions& options_;
+  distributed::Group& group_;
   std::filesystem::path folder_;
   std::unique_ptr<Task> task_;
   nn::Model model_;
   Optimiser optimiser_;
+  AveragedWeights average_;
+  Step step_;
   RunState state_;
-  std::string log_;
+  RunLog log_;
+  std::optional<Loader> loader_;  // last: its threads use the task
   int64_t first_step_ = 0;
   Clock::time_point start_;
   double evaluation_seconds_ = 0;
@@ -251,7 +275,8 @@ TrainResult train(const Recipe& recipe, const TrainOptions& options) {
     throw Error(ErrorCode::kArgument, "training needs a folder to write to (--out DIR)");
   }
   set_threads(options.num_threads);
-  return Run(recipe, options).run();
+  const std::unique_ptr<distributed::Group> group = distributed::alone();
+  return Run(recipe, options, *group).run();
 }
 
 EvalResult evaluate(const Recipe& recipe, const std::filesystem::path& model,

@@ -23,7 +23,20 @@ struct Peer {
   Peer(const OptimiserSpec& s, bool d, Values v)
       : spec(s), decayed(d), value(std::move(v)), first(value.size()), second(value.size()) {}
 
+  void sgd_step(const Values& gradient, double rate) {
+    for (size_t i = 0; i < value.size(); ++i) {
+      const double g = gradient[i] + (decayed ? spec.weight_decay : 0) * value[i];
+      first[i] = count == 0 ? g : spec.momentum * first[i] + g;
+      value[i] -= rate * (spec.nesterov ? g + spec.momentum * first[i] : first[i]);
+    }
+    ++count;
+  }
+
   void step(const Values& gradient, double rate) {
+    if (spec.kind == OptimiserKind::kSgd) {
+      sgd_step(gradient, rate);
+      return;
+    }
     ++count;
     Values change(value.size());
     double value_squares = 0;
@@ -119,6 +132,17 @@ TEST(Optimiser, LambEqualsPlainLoops) {
   spec.learning_rate = 0.05;
   spec.weight_decay = 0.1;
   expect_equals_peer(spec);
+}
+
+TEST(Optimiser, SgdEqualsPlainLoops) {
+  for (const bool nesterov : {false, true}) {
+    OptimiserSpec spec;
+    spec.kind = OptimiserKind::kSgd;
+    spec.momentum = 0.9;
+    spec.nesterov = nesterov;
+    spec.weight_decay = 0.05;
+    expect_equals_peer(spec);
+  }
 }
 
 TEST(Optimiser, DecaysMatricesAndTablesOnly) {

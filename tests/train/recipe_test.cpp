@@ -76,7 +76,7 @@ TEST_F(Recipes, RefusesWrongTypesWordsAndRanges) {
   expect_refused(changed("/steps", 0), "steps is 0, must be between 1 and");
   expect_refused(changed("/steps", uint64_t{1} << 63),
                  "steps is 9223372036854775808, must be between");
-  expect_refused(changed("/optimiser/kind", "sgd"), "is 'sgd', must be one of: adamw, lamb");
+  expect_refused(changed("/optimiser/kind", "adam"), "is 'adam', must be one of: adamw, lamb, sgd");
   expect_refused(changed("/optimiser/beta1", 1.0), "beta1 is 1, must be between 0 and");
   expect_refused(changed("/optimiser", 3), "optimiser: needs an object {...}, is number");
   expect_refused(changed("/schedule/warmup_steps", 13),

@@ -48,5 +48,17 @@ TEST(Schedule, ConstantStaysAtOneEvenWhenAllStepsWarmUp) {
   EXPECT_DOUBLE_EQ(schedule_factor(spec, 10), 1);
 }
 
+TEST(Schedule, StepsFallAtEachMilestone) {
+  ScheduleSpec spec;
+  spec.kind = ScheduleKind::kSteps;
+  spec.steps = 100;
+  spec.milestones = {10, 20};
+  spec.step_factor = 0.1;
+  EXPECT_EQ(schedule_factor(spec, 9), 1);
+  EXPECT_DOUBLE_EQ(schedule_factor(spec, 10), 0.1);
+  EXPECT_DOUBLE_EQ(schedule_factor(spec, 19), 0.1);
+  EXPECT_DOUBLE_EQ(schedule_factor(spec, 20), 0.01);
+}
+
 }  // namespace
 }  // namespace perceiver::train

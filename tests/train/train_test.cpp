@@ -1,6 +1,9 @@
 #include "perceiver/train/train.h"
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -9,6 +12,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/io/safetensors.h"
 #include "perceiver/tasks/bundle.h"
+#include "train/checkpoint.h"
 #include "train/initial.h"
 #include "train/tiny.h"
 
@@ -37,13 +41,14 @@ class Training : public ::testing::Test {
   Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
 
   TrainResult run(const Json& json, const std::string& out, int64_t stop_after = 0,
-                  bool resume = false) {
+                  bool resume = false, int loaders = 1) {
     const Recipe recipe = read(json);
     std::atomic<bool> stop{false};
     TrainOptions options;
     options.out = folder_ / out;
     options.resume = resume;
     options.num_threads = 1;
+    options.num_loaders = loaders;
     options.stop = &stop;
     options.on_step = [&](const StepRecord& record) {
       losses_.push_back(record.loss);
@@ -53,6 +58,10 @@ class Training : public ::testing::Test {
   }
 
   std::string bytes_of(const std::string& name) { return read_file(folder_ / name, kAnySize); }
+
+  std::string checkpoint_of(const std::string& out) {
+    return read_file(newest_checkpoint(folder_ / out / "training"), kAnySize);
+  }
 
   TemporaryFolder folder_;
   std::vector<double> losses_;
@@ -89,8 +98,7 @@ TEST_F(Training, SeriesModelTellsStatesAndWhatComesNext) {
 TEST_F(Training, EqualRunsAreEqualBitForBit) {
   run(image_recipe(), "a");
   run(image_recipe(), "b");
-  EXPECT_EQ(bytes_of("a/training/checkpoint.safetensors"),
-            bytes_of("b/training/checkpoint.safetensors"));
+  EXPECT_EQ(checkpoint_of("a"), checkpoint_of("b"));
   Json other = image_recipe();
   other["seed"] = 4;
   run(other, "c");
@@ -110,8 +118,7 @@ TEST_F(Training, AResumedRunEqualsAnUninterruptedOneBitForBit) {
       EXPECT_FALSE(run(json, out, 0, true).stopped);
       EXPECT_EQ(bytes_of(name + "-straight/model.safetensors"),
                 bytes_of(out + "/model.safetensors"));
-      EXPECT_EQ(bytes_of(name + "-straight/training/checkpoint.safetensors"),
-                bytes_of(out + "/training/checkpoint.safetensors"));
+      EXPECT_EQ(checkpoint_of(name + "-straight"), checkpoint_of(out));
     }
   }
 }
@@ -124,6 +131,76 @@ TEST_F(Training, ResumeRefusesAnotherRecipe) {
   Json renamed = image_recipe();
   renamed["description"] = "changes nothing";
   EXPECT_EQ(run(renamed, "out", 0, true).steps, 12);
+}
+
+// What is trained is the average over all micro-batches, as if they were one batch.
+TEST_F(Training, AccumulatedMicroBatchesEqualOneLargeBatch) {
+  for (Json json : {image_recipe(), language_recipe()}) {
+    json["data"].erase("short_fraction");
+    if (json["model"].contains("spec")) {
+      json["model"]["spec"].erase("compatibility");  // dropout draws per micro-batch
+    }
+    const std::string name = json["name"];
+    run(json, name + "-whole");
+    const std::vector<double> whole = std::exchange(losses_, {});
+    json["batch_size"] = json["batch_size"].get<int64_t>() / 4;
+    json["accumulate"] = 4;
+    run(json, name + "-parts");
+    const std::vector<double> parts = std::exchange(losses_, {});
+    ASSERT_EQ(whole.size(), parts.size());
+    for (size_t i = 0; i < whole.size(); ++i) {
+      EXPECT_NEAR(parts[i], whole[i], 2e-4 * std::abs(whole[i])) << name << ", step " << i + 1;
+    }
+  }
+}
+
+TEST_F(Training, AnyNumberOfLoadersMakesTheSameRun) {
+  for (const int loaders : {0, 1, 3}) {
+    run(image_recipe(), cat("loaders", loaders), 0, false, loaders);
+  }
+  EXPECT_EQ(checkpoint_of("loaders0"), checkpoint_of("loaders1"));
+  EXPECT_EQ(checkpoint_of("loaders0"), checkpoint_of("loaders3"));
+}
+
+TEST_F(Training, KeepsTheNewestCheckpointsAndTheBestModel) {
+  Json json = image_recipe();
+  json["checkpoint_every"] = 2;
+  json["keep_checkpoints"] = 3;
+  json["evaluate_every"] = 3;
+  json["keep_best"] = "accuracy";
+  run(json, "out");
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "out/training")) {
+    if (entry.path().filename().string().starts_with("checkpoint-")) {
+      names.push_back(entry.path().filename().string());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  EXPECT_EQ(names, (std::vector<std::string>{"checkpoint-000000008.safetensors",
+                                             "checkpoint-000000010.safetensors",
+                                             "checkpoint-000000012.safetensors"}));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "out/best/model.safetensors"));
+  json["keep_best"] = "acuracy";
+  EXPECT_THROW(run(json, "other"), Error);
+}
+
+TEST_F(Training, AveragedWeightsAreWhatIsSavedAndResumeExactly) {
+  Json json = image_recipe();
+  run(json, "plain");
+  json["average_decay"] = 0.9;
+  run(json, "averaged");
+  EXPECT_NE(bytes_of("plain/model.safetensors"), bytes_of("averaged/model.safetensors"));
+  run(json, "broken", 5);
+  run(json, "broken", 0, true);
+  EXPECT_EQ(checkpoint_of("averaged"), checkpoint_of("broken"));
+  EXPECT_EQ(bytes_of("averaged/model.safetensors"), bytes_of("broken/model.safetensors"));
+}
+
+TEST_F(Training, ARunIsNotReplacedUnasked) {
+  run(image_recipe(), "out");
+  const std::string before = checkpoint_of("out");
+  EXPECT_THROW(run(image_recipe(), "out"), Error);
+  EXPECT_EQ(checkpoint_of("out"), before);
 }
 
 TEST_F(Training, ARunEndsEarlyOrGoesOnWhenItsScheduleIsNamed) {
@@ -143,7 +220,7 @@ TEST_F(Training, ARunEndsEarlyOrGoesOnWhenItsScheduleIsNamed) {
 
 TEST_F(Training, ResumeNamesADamagedCheckpoint) {
   run(image_recipe(), "out", 2);
-  const auto path = folder_ / "out/training/checkpoint.safetensors";
+  const auto path = newest_checkpoint(folder_ / "out/training");
   io::Metadata metadata;
   ArrayMap arrays;
   for (const auto& [name, array] : io::read_safetensors(path, &metadata)) {
@@ -172,7 +249,7 @@ TEST_F(Training, StopsAtALossThatIsNotFiniteNamingTheStep) {
     FAIL() << "trained with a learning rate of 1e30";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("of step "), std::string::npos) << error.what();
-    EXPECT_NE(std::string(error.what()).find("checkpoint.safetensors"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("checkpoint-0"), std::string::npos);
   }
   EXPECT_FALSE(std::filesystem::exists(folder_ / "out/model.safetensors"));
 }

@@ -26,7 +26,7 @@ enum class TaskKind {
             ///< channels' next values [B, horizon, c], or both
 };
 
-enum class OptimiserKind { kAdamW, kLamb };
+enum class OptimiserKind { kAdamW, kLamb, kSgd };
 
 struct OptimiserSpec {
   OptimiserKind kind = OptimiserKind::kAdamW;
@@ -35,6 +35,8 @@ struct OptimiserSpec {
   double beta2 = 0.999;
   double epsilon = 1e-6;
   double weight_decay = 0;  ///< not on biases, LayerNorm and batch norm
+  double momentum = 0.9;    ///< kSgd
+  bool nesterov = false;    ///< kSgd
   double clip_norm = 0;     ///< of all gradients together; 0 = no clipping
 };
 
@@ -42,6 +44,7 @@ enum class ScheduleKind {
   kConstant,
   kCosine,          ///< half a cosine from 1 to end_fraction
   kConstantCosine,  ///< 1 for `constant_fraction` of the steps, then the cosine
+  kSteps,           ///< times `step_factor` at each of `milestones`
 };
 
 struct ScheduleSpec {
@@ -50,6 +53,8 @@ struct ScheduleSpec {
   int64_t warmup_steps = 0;        ///< rises linearly to 1 first; part of `steps`
   double constant_fraction = 0.5;  ///< kConstantCosine
   double end_fraction = 0;
+  std::vector<int64_t> milestones;  ///< kSteps: finished steps, rising
+  double step_factor = 0.1;         ///< kSteps
 };
 
 /// How the weights start.
@@ -139,6 +144,13 @@ struct Recipe {
   int64_t evaluate_every = 0;    ///< steps; 0 = at the end only
   int64_t evaluate_limit = 0;    ///< test examples used while training; 0 = all
   int64_t checkpoint_every = 0;  ///< steps; 0 = at the end only
+  int64_t keep_checkpoints = 1;  ///< the newest so many stay
+  /// Metric by which the best model so far is kept in <out>/best, measured every evaluate_every;
+  /// empty = none.
+  std::string keep_best;
+  bool best_is_lowest = false;
+  int64_t accumulate = 1;    ///< batches of batch_size a step is made of
+  double average_decay = 0;  ///< > 0: moving average of the weights is what is measured and saved
   DType save_dtype = DType::kF32;
   std::optional<Json>
       preprocessor;  ///< becomes preprocessor_config.json; images: mean and deviation

@@ -26,14 +26,17 @@ struct StepRecord {
   double gradient_norm = 0;        ///< before clipping
   double examples_per_second = 0;  ///< since the run (or its resumption) began, evaluation excluded
   double seconds = 0;              ///< since then, everything included
+  double waiting_share = 0;        ///< of the time since then: waiting for data
   Metrics metrics;                 ///< filled on steps that evaluated
 };
 
 struct TrainOptions {
   std::filesystem::path
-      out;              ///< becomes a model folder, with `training/` inside for the run itself
-  bool resume = false;  ///< continue from `out`/training/checkpoint.safetensors
-  int num_threads = 0;  ///< 0 = LibTorch's choice
+      out;               ///< becomes a model folder, with `training/` inside for the run itself
+  bool resume = false;   ///< continue from the newest checkpoint in `out`/training
+  bool restart = false;  ///< replace a run that `out` holds; without it that is an error
+  int num_threads = 0;   ///< 0 = LibTorch's choice
+  int num_loaders = 1;   ///< background threads that make batches; 0 = none
   std::function<void(const StepRecord&)> on_step;
   ProgressFn progress;                      ///< reading data, evaluating
   const std::atomic<bool>* stop = nullptr;  ///< set from a signal handler: save and leave
@@ -48,10 +51,13 @@ struct TrainResult {
 };
 
 /// Trains `recipe` and writes:
-///   out/                              the model folder (tasks::save_bundle), when all steps are
-///   done out/training/checkpoint.safetensors  weights, optimiser state, step: enough to go on
-///   exactly out/training/recipe.json          the recipe as run out/training/log.jsonl one line
-///   per logged step
+///   out/                                      the model folder (tasks::save_bundle), at the end
+///   out/best/                                 the best model so far, with Recipe::keep_best
+///   out/training/checkpoint-<steps>.safetensors  weights, optimiser state, step: enough to go on
+///                                             exactly; the newest Recipe::keep_checkpoints
+///   out/training/recipe.json                  the recipe as run
+///   out/training/log.jsonl                    one line per logged step
+///   out/training/events.out.tfevents.*        the same for TensorBoard
 /// Batches, masks and augmentation are functions of (seed, step) alone, so a resumed run equals an
 /// uninterrupted one bit for bit on the same machine and thread count.
 /// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model;

@@ -1,0 +1,92 @@
+#include "train/run_log.h"
+
+#include <chrono>
+
+#include <nlohmann/json.hpp>
+
+#include "perceiver/base/file.h"
+#include "perceiver/base/json.h"
+
+namespace perceiver::train {
+namespace {
+
+constexpr uint64_t kMaxLogBytes = uint64_t{1} << 30;
+// One file a run: TensorBoard takes every file whose name holds "tfevents" as a part of the run.
+constexpr const char* kEvents = "events.out.tfevents.perceiver";
+constexpr const char* kLines = "log.jsonl";
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+Json to_json(const StepRecord& record) {
+  Json line = {{"step", record.step},
+               {"loss", record.loss},
+               {"mean_loss", record.mean_loss},
+               {"learning_rate", record.learning_rate},
+               {"gradient_norm", record.gradient_norm},
+               {"examples_per_second", record.examples_per_second},
+               {"waiting_share", record.waiting_share},
+               {"seconds", record.seconds},
+               {"time", now()}};
+  for (const auto& [name, value] : record.metrics) {
+    line["metrics"][name] = value;
+  }
+  return line;
+}
+
+ScalarEvent to_event(const Json& line) {
+  ScalarEvent event;
+  event.wall_time = line.value("time", 0.0);
+  event.step = line.at("step").get<int64_t>();
+  for (const char* name :
+       {"loss", "mean_loss", "learning_rate", "gradient_norm", "examples_per_second"}) {
+    if (line.contains(name) && line[name].is_number()) {
+      event.values.emplace_back(name, line[name].get<double>());
+    }
+  }
+  if (line.contains("metrics") && line["metrics"].is_object()) {
+    for (const auto& [name, value] : line["metrics"].items()) {
+      if (value.is_number()) {
+        event.values.emplace_back("test/" + name, value.get<double>());
+      }
+    }
+  }
+  return event;
+}
+
+}  // namespace
+
+void RunLog::read(int64_t step) {
+  std::error_code ignored;
+  const std::filesystem::path path = folder_ / kLines;
+  if (!std::filesystem::exists(path, ignored)) {
+    return;
+  }
+  const std::string text = read_file(path, kMaxLogBytes);
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const std::string line = text.substr(at, end - at);
+    const Json record = Json::parse(line, nullptr, false);
+    if (record.is_object() && record.contains("step") && record["step"].is_number_integer() &&
+        record["step"].get<int64_t>() <= step) {
+      lines_ += line + "\n";
+      events_.push_back(to_event(record));
+    }
+    at = end + 1;
+  }
+}
+
+void RunLog::add(const StepRecord& record) {
+  const Json line = to_json(record);
+  lines_ += line.dump() + "\n";
+  events_.push_back(to_event(line));
+}
+
+void RunLog::write() const {
+  write_file_atomically(folder_ / kLines, lines_);
+  write_file_atomically(folder_ / kEvents,
+                        event_file(events_, events_.empty() ? 0 : events_.front().wall_time));
+}
+
+}  // namespace perceiver::train
