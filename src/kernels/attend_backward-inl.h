@@ -138,7 +138,40 @@ class GridRows {
     }
   }
 
+  /// Rows of tables lie a table's width apart: too far for the hardware to see them coming.
+  PERCEIVER_INLINE void prefetch(int64_t i) const {
+    if (axes_ == 0 || i >= tile_.queries.count) {
+      return;
+    }
+    const int last = axes_ - 1;
+    const int64_t query = tile_.queries.begin + i;
+    const Matrix<float>& into = tile_.into.grad_tables[last];
+    if (grid_.side == GridSide::kKeys) {
+      for (int64_t l = 0; l < num_lines_; ++l) {
+        const LineOfKeys& line = lines_[l];
+        prefetch_run(tables_[last], query, line.at[last], line.length);
+        prefetch_run(sums_[last], query, line.at[last], line.length);
+        prefetch_run(into, query, line.at[last], line.length);
+      }
+      return;
+    }
+    const int64_t at = (grid_.begin + query) % grid_.extents[last];
+    prefetch_run(tables_[last], at, tile_.keys.begin, tile_.keys.count);
+    prefetch_run(into, at, tile_.keys.begin, tile_.keys.count);
+  }
+
  private:
+  template <typename T>
+  PERCEIVER_INLINE static void prefetch_run(const Matrix<T>& matrix, int64_t row, int64_t first,
+                                            int64_t count) {
+    if (matrix.data != nullptr) {
+      const T* run = matrix.data + row * matrix.row + first;
+      for (int64_t c = 0; c < count; c += 16) {
+        __builtin_prefetch(run + c);
+      }
+    }
+  }
+
   /// row(j) += sum over axes of tables[x](query, coordinate x of key j); null tables are zero
   PERCEIVER_INLINE void spread(const Matrix<const float>* tables, int64_t query, float* row) const {
     const int last = axes_ - 1;
@@ -237,6 +270,7 @@ inline void weigh_tile(const BackwardTile& tile) {
   TileSums sums;
   for (int64_t i = 0; i < tile.queries.count; ++i) {
     float* grads = tile.grads + i * tile.plan->tile_row;
+    terms.prefetch(i + 3);
     terms.add_to_scores(i, tile.scores + i * tile.plan->tile_row);
     terms.add_to_weight_gradients(i, grads);
     weigh_row<kSide, kSums>(tile, i, query_scale == nullptr ? 1 : query_scale[i], sums);
@@ -370,9 +404,6 @@ inline void add_rows(int64_t rows, int64_t width, float factor, const float* x, 
     }
   }
 }
-
-constexpr BackwardKernels kBackwardKernels{kLanes, pack_queries, pack_keys, run_backward_tile,
-                                           add_rows};
 
 }  // namespace
 }  // namespace perceiver::kernels

@@ -1,9 +1,10 @@
 #include "kernels/attend_backward.h"
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <omp.h>
+
+#include "kernels/kernel_table.h"
+#include "kernels/scratch.h"
 
 // How the backward pass is split. The longer of queries and keys is cut into parts: a part owns the
 // gradients of its tokens and adds them to the results itself. What belongs to the shorter side
@@ -13,49 +14,14 @@
 namespace perceiver::kernels {
 namespace {
 
-constexpr size_t kAlignment = 64;
-constexpr size_t kKeptFloats = size_t{8} << 20;  ///< scratch kept from call to call, a caller
-
-struct Free {
-  void operator()(float* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
-};
-using Floats = std::unique_ptr<float, Free>;
-
-Floats allocate(size_t count) {
-  return Floats(
-      static_cast<float*>(::operator new(count * sizeof(float), std::align_val_t{kAlignment})));
-}
-
-/// Memory of one call, taken piece by piece.
-class Scratch {
- public:
-  explicit Scratch(int64_t count) {
-    const size_t wanted = static_cast<size_t>(count);
-    if (wanted > kKeptFloats) {
-      own_ = allocate(wanted);
-      next_ = own_.get();
-      return;
-    }
-    thread_local Floats kept;
-    thread_local size_t kept_size = 0;
-    if (kept_size < wanted) {
-      kept.reset();
-      kept_size = 0;
-      kept = allocate(wanted);
-      kept_size = wanted;
-    }
-    next_ = kept.get();
-  }
-  float* take(int64_t count) {
-    float* taken = next_;
-    next_ += count;
-    return taken;
-  }
-
- private:
-  Floats own_;
-  float* next_ = nullptr;
-};
+/// Below this many multiplications of one product starting threads costs more than it saves.
+constexpr double kLeastWork = 100e3;
+/// Tokens of a tile on either side: more reads and writes sums less often, fewer leaves the tile,
+/// a block of each side and their sums in the second cache (96 to 128 measured the same).
+constexpr int64_t kMostTokens = 96;
+/// Blocks of the longer side worked on together where the shorter side has rows of tables: so many
+/// tiles find those rows near.
+constexpr int64_t kBlocksWithTables = 16;
 
 int64_t divide_up(int64_t n, int64_t by) {
   return (n + by - 1) / by;
@@ -70,6 +36,13 @@ bool is_shared(const AttendShape& shape, const Rows<float>& rows) {
          ((rows.batch == 0 && shape.batch > 1) || (rows.head == 0 && shape.heads > 1));
 }
 
+int64_t threads_for(const AttendShape& shape, int threads) {
+  const double work = static_cast<double>(shape.batch * shape.heads) *
+                      static_cast<double>(shape.queries) * static_cast<double>(shape.keys) *
+                      static_cast<double>(shape.qk_dim + shape.v_dim);
+  return work < kLeastWork ? 1 : threads > 0 ? threads : std::max(1, omp_get_max_threads());
+}
+
 class Backward {
  public:
   Backward(const AttendBackward<float>& args, const BackwardKernels& kernels, int threads)
@@ -77,18 +50,18 @@ class Backward {
         forward_(args.forward),
         shape_(args.forward.shape),
         kernels_(kernels),
-        threads_(threads > 0 ? threads : std::max(1, omp_get_max_threads())),
+        threads_(threads_for(args.forward.shape, threads)),
         long_queries_(shape_.queries >= shape_.keys),
         long_tokens_(std::max(shape_.queries, shape_.keys)),
         short_tokens_(std::min(shape_.queries, shape_.keys)) {
     const int64_t pairs = shape_.batch * shape_.heads;
     heads_at_once_ = long_side_is_shared() ? 1 : std::min<int64_t>(threads_, pairs);
-    // larger blocks read and write the sums less often, smaller ones stay in the second cache
-    const int64_t most = shape_.qk_dim + shape_.v_dim > 192 ? 96 : 192;
-    long_block_ = block_size(divide_up(long_tokens_, threads_ / heads_at_once_), most);
-    short_block_ = block_size(short_tokens_, most);
+    long_block_ = block_size(divide_up(long_tokens_, threads_ / heads_at_once_));
+    short_block_ = block_size(short_tokens_);
     long_blocks_ = divide_up(long_tokens_, long_block_);
     short_blocks_ = divide_up(short_tokens_, short_block_);
+    const int64_t own_blocks = divide_up(long_blocks_, threads_ / heads_at_once_);
+    group_ = num_tables(!long_queries_) == 0 ? 1 : std::min(kBlocksWithTables, own_blocks);
     plan_.query_block = long_queries_ ? long_block_ : short_block_;
     plan_.key_block = long_queries_ ? short_block_ : long_block_;
     plan_.qk_width = divide_up(shape_.qk_dim, kernels.lanes) * kernels.lanes;
@@ -99,10 +72,9 @@ class Backward {
   void run() {
     const int64_t packs = heads_at_once_ * short_blocks_ * pack_size(!long_queries_);
     const int64_t zeros = padded(std::max(shape_.qk_dim, shape_.v_dim));
-    Scratch scratch(packs + zeros + threads_ * unit_size());
-    packs_ = scratch.take(packs);
-    zeros_ = scratch.take(zeros);
-    units_ = scratch.take(threads_ * unit_size());
+    packs_ = thread_scratch(ScratchUse::kBackward, packs + zeros + threads_ * unit_size());
+    zeros_ = packs_ + packs;
+    units_ = zeros_ + zeros;
     std::fill_n(zeros_, zeros, 0.0F);
     const int64_t pairs = shape_.batch * shape_.heads;
     for (int64_t first = 0; first < pairs; first += heads_at_once_) {
@@ -113,11 +85,11 @@ class Backward {
  private:
   // ---- sizes, in floats ----
 
-  /// Near-equal blocks of at most `most` tokens, of whole panels.
-  int64_t block_size(int64_t tokens, int64_t most) const {
+  /// Near-equal blocks of whole panels.
+  int64_t block_size(int64_t tokens) const {
     const int64_t panel = 2 * kernels_.lanes;
-    const int64_t blocks = divide_up(tokens, most);
-    return std::min(most, divide_up(divide_up(tokens, blocks), panel) * panel);
+    const int64_t blocks = divide_up(tokens, kMostTokens);
+    return std::min(kMostTokens, divide_up(divide_up(tokens, blocks), panel) * panel);
   }
   int64_t pack_size(bool queries) const {
     const int64_t tokens = queries ? plan_.query_block : plan_.key_block;
@@ -138,7 +110,8 @@ class Backward {
     return size;
   }
   int64_t unit_size() const {
-    return 2 * tile_size() + pack_size(long_queries_) + sums_size(long_queries_, long_block_) +
+    return 2 * tile_size() +
+           group_ * (pack_size(long_queries_) + sums_size(long_queries_, long_block_)) +
            partial_size();
   }
 
@@ -250,22 +223,40 @@ class Backward {
     BackwardTile tile = empty_tile(unit.pair);
     tile.scores = unit.memory;
     tile.grads = tile.scores + tile_size();
-    float* const long_pack = tile.grads + tile_size();
-    float* const long_sums = long_pack + pack_size(long_queries_);
-    float* const partial = long_sums + sums_size(long_queries_, long_block_);
+    float* const partial = unit.memory + unit_size() - partial_size();
     std::fill_n(partial, partial_size(), 0.0F);
     set_long_results(tile);
     set_partial_results(tile, partial);
-    for (int64_t l = unit.first_block; l < unit.end_block; ++l) {
-      set_block(tile, long_queries_, l, long_pack);
+    for (int64_t first = unit.first_block; first < unit.end_block; first += group_) {
+      run_group(tile, unit.slot, first, std::min(group_, unit.end_block - first), partial);
+    }
+  }
+
+  /// `count` blocks of the longer side from `first` on, against every block of the shorter one.
+  void run_group(BackwardTile& tile, int64_t slot, int64_t first, int64_t count,
+                 float* partial) const {
+    float* const long_packs = tile.grads + tile_size();
+    float* const long_sums = long_packs + group_ * pack_size(long_queries_);
+    const int64_t sums = sums_size(long_queries_, long_block_);
+    std::fill_n(long_sums, count * sums, 0.0F);
+    const auto use_block = [&](int64_t l) {
+      set_block(tile, long_queries_, first + l, long_packs + l * pack_size(long_queries_));
+      set_sums(tile, long_queries_, long_sums + l * sums, long_block_, 0);
+    };
+    for (int64_t l = 0; l < count; ++l) {
+      use_block(l);
       pack(tile, long_queries_);
-      std::fill_n(long_sums, sums_size(long_queries_, long_block_), 0.0F);
-      set_sums(tile, long_queries_, long_sums, long_block_, 0);
-      for (int64_t s = 0; s < short_blocks_; ++s) {
-        set_block(tile, !long_queries_, s, short_pack(unit.slot, s));
-        set_sums(tile, !long_queries_, partial, short_tokens_, s * short_block_);
+    }
+    for (int64_t s = 0; s < short_blocks_; ++s) {
+      set_block(tile, !long_queries_, s, short_pack(slot, s));
+      set_sums(tile, !long_queries_, partial, short_tokens_, s * short_block_);
+      for (int64_t l = 0; l < count; ++l) {
+        use_block(l);
         kernels_.run_tile(tile);
       }
+    }
+    for (int64_t l = 0; l < count; ++l) {
+      use_block(l);
       add_sums(tile, long_queries_, long_queries_ ? tile.queries : tile.keys);
     }
   }
@@ -408,6 +399,7 @@ class Backward {
   const bool long_queries_;
   const int64_t long_tokens_, short_tokens_;
   int64_t heads_at_once_ = 1;
+  int64_t group_ = 1;  ///< blocks of the longer side worked on together
   int64_t long_block_ = 0, short_block_ = 0, long_blocks_ = 0, short_blocks_ = 0;
   BackwardPlan plan_{};
   float* packs_ = nullptr;  ///< of the shorter side, every head of the round
@@ -415,12 +407,30 @@ class Backward {
   float* units_ = nullptr;
 };
 
+const BackwardKernels* kernels_of(Isa isa) {
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx512:
+      return &kAvx512Backward;
+    case Isa::kAvx2:
+      return &kAvx2Backward;
+#endif
+    case Isa::kPortable:
+      return &kPortableBackward;
+    default:
+      return nullptr;
+  }
+}
+
 }  // namespace
 
-void run_backward(const AttendBackward<float>& args, const BackwardKernels& kernels, int threads) {
+void attend_backward(const AttendBackward<float>& args, int threads) {
   const AttendShape& shape = args.forward.shape;
-  if (shape.batch * shape.heads * shape.queries * shape.keys > 0) {
-    Backward(args, kernels, threads).run();
+  const BackwardKernels* kernels = kernels_of(active_isa());
+  if (kernels == nullptr) {
+    attend_backward_reference(args);
+  } else if (shape.batch * shape.heads * shape.queries * shape.keys > 0) {
+    Backward(args, *kernels, threads).run();
   }
 }
 

@@ -87,7 +87,8 @@ struct BackwardKernels {
                    float* y, int64_t y_row);
 };
 
-/// @param threads   0 = all of OpenMP's
-void run_backward(const AttendBackward<float>& args, const BackwardKernels& kernels, int threads);
+extern const BackwardKernels kAvx512Backward;
+extern const BackwardKernels kAvx2Backward;
+extern const BackwardKernels kPortableBackward;
 
 }  // namespace perceiver::kernels
