@@ -23,8 +23,8 @@ class Decoder {
   void limit_scratch(int64_t bytes);
 
   /// Keys, values and what is absorbed into them, for latents [batch * N, D].
-  /// kAuto: the cheapest order per output, once its queries are known. A forced plan applies to the
-  /// scores; kTextbook also computes the rest as written.
+  /// The plan is that of the scores; kAuto: the cheapest per output, once its queries are known.
+  /// The order of the rest is chosen by flops whatever the plan.
   struct Prepared;
   std::shared_ptr<const Prepared> prepare(ConstMatrix latents, int64_t batch, Plan plan,
                                           Workspace& workspace) const;

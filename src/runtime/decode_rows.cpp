@@ -126,7 +126,7 @@ RowOrder choose_order(const Decoder::Parts& parts, const Decoder::Prepared& prep
       best->flops + textbook_scores(parts, prepared.latents, queries, false).flops;
   for (const AfterScores& one : all) {
     const bool has_rows = one.tail == TailOrder::kSeparate || one.tail == TailOrder::kPlain;
-    if (one.flops < best->flops && prepared.plan != Plan::kTextbook && (has_rows || !whole_rows)) {
+    if (one.flops < best->flops && (has_rows || !whole_rows)) {
       best = &one;
     }
   }
