@@ -227,7 +227,7 @@ std::vector<int64_t> whole_extents(const Array& raw, size_t axes, const Part& pa
 void check_part(const InputSpec& input, const Array& raw, const Part& part) {
   const std::vector<int64_t> own(
       raw.shape().begin() + 1, raw.shape().begin() + 1 + static_cast<int64_t>(part.extents.size()));
-  const bool fits = part.begin >= 0 && part.begin <= part.extents[0] - own[0] &&
+  const bool fits = part.begin <= part.extents[0] - own[0] &&
                     std::equal(own.begin() + 1, own.end(), part.extents.begin() + 1);
   if (!fits) {
     throw Error(ErrorCode::kShape,
@@ -345,8 +345,7 @@ void set_positions(const Context& context, const InputSpec& input, const TokenSh
 
 Fields text_fields(const Context& context, const InputSpec& input, const TokenShape& tokens,
                    const Array& ids, const Part& part) {
-  if (ids.dim() != 2 || ids.size(1) < 1 || part.begin < 0 ||
-      ids.size(1) > input.index_dims[0] - part.begin) {
+  if (ids.dim() != 2 || ids.size(1) < 1 || ids.size(1) > input.index_dims[0] - part.begin) {
     wrong_shape(input,
                 cat("token ids [B, T] with 1 <= T <= ",
                     std::max<int64_t>(input.index_dims[0] - part.begin, 0)),
@@ -431,8 +430,8 @@ Fields label_fields(const InputSpec& input, const Array& raw) {
 Fields set_fields(const Context& context, const InputSpec& input, const Array& raw,
                   const Part& part) {
   const int64_t width = input.coordinates + input.channels;
-  if (raw.dim() != 3 || raw.size(1) < 1 || part.begin < 0 ||
-      raw.size(1) > input.index_dims[0] - part.begin || raw.size(2) != width) {
+  if (raw.dim() != 3 || raw.size(1) < 1 || raw.size(1) > input.index_dims[0] - part.begin ||
+      raw.size(2) != width) {
     wrong_shape(input,
                 cat("[B, M, ", width,
                     "] with 1 <= M <= ", std::max<int64_t>(input.index_dims[0] - part.begin, 0)),
@@ -533,6 +532,20 @@ std::unique_ptr<InputSource> make_source(const Context& context, const TokenShap
   return source;
 }
 
+/// What the caller says of a block's place, as far as it can be judged without the block.
+void check_place(const InputSpec& input, const std::vector<int64_t>& extents, int64_t begin) {
+  constexpr int64_t kFarthest = int64_t{1} << 40;  // more than any input has
+  const bool label = input.kind == InputKind::kLabel;
+  if (begin < 0 || begin > (label ? 0 : kFarthest)) {
+    throw Error(ErrorCode::kShape, cat("[input ", input.name, "] a block can't begin at ", begin));
+  }
+  if (!label && !extents.empty() && extents.size() != input.index_dims.size()) {
+    throw Error(ErrorCode::kShape,
+                cat("[input ", input.name, "] extents ", shape_string(extents),
+                    " must have as many axes as ", shape_string(input.index_dims)));
+  }
+}
+
 Array find_or_none(const ArrayMap& arrays, const std::string& name) {
   const auto found = arrays.find(name);
   return found == arrays.end() ? Array() : found->second;
@@ -582,12 +595,7 @@ InputBlock read_block(const ModelSpec& spec, const ModelShape& shape, const Weig
                 cat("[input ", modality,
                     "] a conv stem can't read blocks: each would need its neighbours' edges"));
   }
-  if (!extents.empty() && extents.size() != input.index_dims.size() &&
-      input.kind != InputKind::kLabel) {
-    throw Error(ErrorCode::kShape,
-                cat("[input ", modality, "] extents ", shape_string(extents),
-                    " must have as many axes as ", shape_string(input.index_dims)));
-  }
+  check_place(input, extents, begin);
   SourceCache own;
   const Context context{spec, shape, weights, (cache != nullptr ? *cache : own).parts(), workspace};
   const auto tokens =

@@ -246,6 +246,12 @@ TEST_P(QueriesTest, AskedPointsComeInAnyOrderAndRepeated) {
   EXPECT_FALSE(queries->factors());
   EXPECT_FALSE(queries->is_constant());
   expect_rows(*queries, reference_queries(both_, GetParam(), request));
+  request.points["answer"].clear();  // as many as there are, but backwards
+  for (int64_t row = GetParam().rows; row-- > 0;) {
+    request.points["answer"].push_back(row);
+  }
+  EXPECT_FALSE(make(request)->factors());
+  EXPECT_FALSE(make(request)->is_constant());
 }
 
 TEST_P(QueriesTest, PointsBeyondTheGridAreRefusedInTheSameWords) {

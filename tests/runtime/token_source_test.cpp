@@ -418,6 +418,17 @@ TEST(TokenSources, TakeOtherDtypesBlockByBlock) {
     EXPECT_EQ(difference(all_rows(*both.sources(inputs)[0], 4), wanted).max_abs, 0)
         << dtype_name(dtype);
   }
+  for (const Case& more : {grid_cases()[4], patch_cases()[1], conv_cases()[0], other_cases()[5]}) {
+    Both other(more.spec);
+    ModelInputs wide;
+    const auto& [name, raw] = *more.inputs.arrays.begin();
+    wide.arrays[name] = raw.to(DType::kF64);
+    EXPECT_EQ(difference(all_rows(*other.sources(wide)[0], 4),
+                         all_rows(*other.sources(more.inputs)[0], 4))
+                  .max_abs,
+              0)
+        << more.name;
+  }
   inputs.arrays["picture"] = bytes.to(DType::kU32);
   EXPECT_EQ(thrown_by([&] { all_rows(*both.sources(inputs)[0], 4); }),
             "4: tensors of dtype U32 are not supported");
@@ -614,7 +625,9 @@ TEST(InputBlocks, RefuseHalfPatchesForeignPlacesAndConvolutions) {
   EXPECT_EQ(words(patches, {1, 4, 6, 3}, {4, 6}, 2),
             "2: [input picture] a block of extents [4, 6] from 2 does not lie in [4, 6]");
   EXPECT_EQ(words(patches, {1, 2, 6, 3}, {4, 6}, -2),
-            "2: [input picture] a block of extents [2, 6] from -2 does not lie in [4, 6]");
+            "2: [input picture] a block can't begin at -2");
+  EXPECT_EQ(words(patches, {1, 2, 6, 3}, {}, INT64_MAX - 1),
+            "2: [input picture] a block can't begin at 9223372036854775806");
   EXPECT_EQ(words(patches, {1, 2, 6, 3}, {4}, 0),
             "2: [input picture] extents [4] must have as many axes as [4, 6]");
   EXPECT_EQ(words(conv_cases()[0], {1, 22, 31, 3}, {22, 31}, 0),
