@@ -85,6 +85,15 @@ PERCEIVER_INLINE I to_bits(V v) {
   return reinterpret_cast<I>(v);
 }
 
+/// True in the first n lanes.
+PERCEIVER_INLINE I first_lanes(int64_t n) {
+  I index{};
+  for (int l = 0; l < kLanes; ++l) {
+    index[l] = l;
+  }
+  return index < static_cast<int32_t>(n);
+}
+
 /// The first n < kLanes floats, zeros behind them; reads nothing beyond.
 PERCEIVER_INLINE V load_first(const float* p, int64_t n) {
 #if defined(__AVX512F__)

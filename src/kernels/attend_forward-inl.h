@@ -1,0 +1,535 @@
+#pragma once
+
+#include "kernels/kernel_table.h"
+#include "kernels/tile-inl.h"
+
+// The tiled forward pass, one text for every instruction set (see tile-inl.h). One item is some
+// queries of one head over some keys: for each block of keys, packed once, and each tile of
+// queries, a tile of scores is made, turned into weights and multiplied with the values.
+//
+// Scores are kept in units of log 2: the queries are multiplied by scale * log2(e), tables and
+// key biases by log2(e), so that a weight is 2^(score - maximum).
+
+namespace perceiver::kernels {
+namespace {
+
+// Chosen with bench/kernels on 2 cores with AVX2: 256 keys make panels of values (16 KiB) that
+// share the first cache with a strip of weights; 48 rows are whole strips for every kTileRows.
+constexpr int64_t kKeyBlock = 256;
+constexpr int64_t kQueryTile = 48;
+/// Rows of scores are kept off multiples of 4 KiB, where they would share cache sets.
+constexpr int64_t kScoreStride = kKeyBlock + 16;
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr double kLn2 = 0.693147180559945309417;
+/// A row's maximum may lag behind by a factor of 2^kSlack in the weights before everything summed
+/// so far is rescaled: far from overflow, and most rows are then rescaled only once.
+constexpr float kSlack = 10.0f;
+
+PERCEIVER_INLINE int64_t padded_stride(int64_t width) {
+  const int64_t stride = round_up(width, 16);
+  return stride % 128 == 0 ? stride + 16 : stride;
+}
+
+struct Buffers {
+  float* out;          ///< [queries, out_stride] sums of weight * value
+  float* maximum;      ///< [queries] what is subtracted from the scores
+  float* total;        ///< [queries] sums of weights
+  float* queries;      ///< [kQueryTile, query_stride], scaled
+  float* scores;       ///< [kQueryTile, kScoreStride], then weights in place
+  float* keys;         ///< packed [qk_dim, block]
+  float* values;       ///< packed [block, v_dim]
+  float* zeros;        ///< [max(qk_dim + kLanes, kScoreStride)]
+  float* key_bias;     ///< [kScoreStride], -inf for masked and missing keys
+  float* key_scale;    ///< [kScoreStride], 0 for masked keys
+  float* outer_terms;  ///< [kScoreStride] sum of the outer axes' table rows (grid of queries)
+  int64_t out_stride, query_stride, floats;
+};
+
+/// Lays the buffers out from `p` on; with p null only counts.
+inline Buffers lay_out(const AttendShape& shape, int64_t queries, float* p) {
+  Buffers buffers{};
+  buffers.out_stride = padded_stride(shape.v_dim);
+  buffers.query_stride = padded_stride(shape.qk_dim);
+  const auto take = [&buffers, p](int64_t floats) {
+    float* start = p == nullptr ? nullptr : p + buffers.floats;
+    buffers.floats += round_up(floats, 16);
+    return start;
+  };
+  buffers.out = take(queries * buffers.out_stride);
+  buffers.maximum = take(queries);
+  buffers.total = take(queries);
+  buffers.queries = take(kQueryTile * buffers.query_stride);
+  buffers.scores = take(kQueryTile * kScoreStride);
+  buffers.keys = take(packed_size(shape.qk_dim, kKeyBlock));
+  buffers.values = take(packed_size(kKeyBlock, shape.v_dim));
+  buffers.zeros = take(-lesser(-shape.qk_dim - kLanes, -kScoreStride));
+  buffers.key_bias = take(kScoreStride);
+  buffers.key_scale = take(kScoreStride);
+  buffers.outer_terms = take(kScoreStride);
+  return buffers;
+}
+
+/// Keys of one block whose tokens differ only on the grid's last axis.
+struct Run {
+  int64_t first, keys;                ///< within the block
+  int64_t coordinates[kMaxGridAxes];  ///< of the first key
+};
+
+struct Block {
+  int64_t first, keys;
+  bool biased;  ///< key_bias must be applied
+  int num_runs;
+  Run runs[kKeyBlock];
+};
+
+/// The axis along which neighbouring tokens are neighbours: the last that is longer than 1.
+/// -1 where there is none.
+inline int inner_axis(const TokenGrid<float>& grid) {
+  int axis = grid.num_axes - 1;
+  while (axis >= 0 && grid.extents[axis] == 1) {
+    --axis;
+  }
+  return axis;
+}
+
+inline void coordinates_of(const TokenGrid<float>& grid, int64_t token, int64_t* coordinates) {
+  int64_t index = grid.begin + token;
+  for (int x = grid.num_axes - 1; x >= 0; --x) {
+    coordinates[x] = index % grid.extents[x];
+    index /= grid.extents[x];
+  }
+}
+
+template <typename T>
+PERCEIVER_INLINE T* row_at(const Rows<T>& rows, const ForwardItem& item, int64_t i) {
+  return rows.data + item.batch * rows.batch + item.head * rows.head + i * rows.row;
+}
+
+/// One item on its way. Rows are counted from the item's first query.
+struct Forward {
+  const AttendForward<float>& args;
+  const ForwardItem& item;
+  Buffers buffers;
+  int inner;  ///< inner_axis of the grid
+  Block block;
+};
+
+// ---- blocks of keys ----
+
+inline void find_runs(Forward& f) {
+  const TokenGrid<float>& grid = f.args.grid;
+  f.block.num_runs = 0;
+  for (int64_t j = 0; j < f.block.keys;) {
+    Run& run = f.block.runs[f.block.num_runs++];
+    coordinates_of(grid, f.block.first + j, run.coordinates);
+    run.first = j;
+    run.keys = f.block.keys - j;
+    if (f.inner >= 0) {
+      run.keys = lesser(run.keys, grid.extents[f.inner] - run.coordinates[f.inner]);
+    }
+    j += run.keys;
+  }
+}
+
+inline const uint8_t* mask_of(const Forward& f) {
+  const uint8_t* mask = f.args.key_mask;
+  return mask == nullptr ? nullptr : mask + f.item.batch * f.args.key_mask_batch + f.block.first;
+}
+
+inline void prepare_key_terms(Forward& f) {
+  const AttendForward<float>& args = f.args;
+  const uint8_t* mask = mask_of(f);
+  const int64_t row = f.item.batch * args.shape.heads + f.item.head;
+  const float* bias =
+      args.key_bias == nullptr ? nullptr : args.key_bias + row * args.shape.keys + f.block.first;
+  const bool on_grid = args.grid.side == GridSide::kKeys;
+  const float* scale = !on_grid || args.grid.scale == nullptr
+                           ? nullptr
+                           : args.grid.scale + f.item.batch * args.grid.scale_batch + f.block.first;
+  f.block.biased = mask != nullptr || bias != nullptr || f.block.keys % kLanes != 0;
+  for (int64_t j = 0; j < kScoreStride; ++j) {
+    const bool present = j < f.block.keys && (mask == nullptr || mask[j] != 0);
+    f.buffers.key_bias[j] = !present ? -kInfinity : bias == nullptr ? 0.0f : bias[j] * kLog2E;
+    f.buffers.key_scale[j] = !present ? 0.0f : scale == nullptr ? 1.0f : scale[j];
+  }
+  if (on_grid) {
+    find_runs(f);
+  }
+}
+
+/// Masked keys and values are packed as zeros: 0 times what may stand there would not be 0.
+inline void pack_block(Forward& f, int64_t first, int64_t keys) {
+  const AttendForward<float>& args = f.args;
+  f.block.first = first;
+  f.block.keys = keys;
+  pack_transposed(row_at(args.k, f.item, first), args.k.row, keys, args.shape.qk_dim, mask_of(f),
+                  f.buffers.zeros, f.buffers.keys);
+  pack_rows(row_at(args.v, f.item, first), args.v.row, keys, args.shape.v_dim, mask_of(f),
+            f.buffers.values);
+  prepare_key_terms(f);
+}
+
+// ---- scores ----
+
+inline void load_queries(const Forward& f, int64_t first, int64_t rows) {
+  const float factor = f.args.scale * kLog2E;
+  const int64_t width = f.args.shape.qk_dim;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = row_at(f.args.q, f.item, f.item.first_query + first + r);
+    float* to = f.buffers.queries + r * f.buffers.query_stride;
+    int64_t c = 0;
+    for (; c + kLanes <= width; c += kLanes) {
+      store(to + c, load(from + c) * factor);
+    }
+    if (c < width) {
+      store_first(to + c, load_first(from + c, width - c) * factor, width - c);
+    }
+  }
+}
+
+template <bool kBiased>
+PERCEIVER_INLINE V add_bias(V score, const float* key_bias) {
+  if constexpr (kBiased) {
+    // Selected rather than added: a masked key's table may hold anything.
+    const V bias = load(key_bias);
+    return select(bias == -kInfinity, bias, score + bias);
+  }
+  return score;
+}
+
+enum class RowTerms { kNone, kScale, kTable };
+
+/// Finishes one row of scores whose keys are not on a grid: s = a * (s + outer + inner) + bias.
+/// @param inner   [keys] or null
+/// @return        the row's maximum
+template <RowTerms kTerms, bool kBiased>
+inline float score_row(const Forward& f, float a, const float* inner, float* scores) {
+  V highest = broadcast(-kInfinity);
+  const auto finish = [&](int64_t j, V term) __attribute__((always_inline)) {
+    V s = load(scores + j);
+    if constexpr (kTerms == RowTerms::kTable) {
+      s += term * kLog2E + load(f.buffers.outer_terms + j);
+    }
+    if constexpr (kTerms != RowTerms::kNone) {
+      s *= a;
+    }
+    s = add_bias<kBiased>(s, f.buffers.key_bias + j);
+    highest = max(highest, s);
+    store(scores + j, s);
+  };
+  const int64_t keys = f.block.keys;
+  int64_t j = 0;
+  for (; j + kLanes <= keys; j += kLanes) {
+    finish(j, kTerms == RowTerms::kTable ? load(inner + j) : V{});
+  }
+  if (j < keys) {
+    finish(j, kTerms == RowTerms::kTable ? load_first(inner + j, keys - j) : V{});
+  }
+  return max_of(highest);
+}
+
+/// Sum of the outer axes' table rows over the block's keys, in units of log 2.
+inline void combine_outer_terms(const Forward& f, const int64_t* coordinates) {
+  const TokenGrid<float>& grid = f.args.grid;
+  float* terms = f.buffers.outer_terms;
+  for (int64_t j = 0; j < f.block.keys; ++j) {
+    terms[j] = 0;
+  }
+  for (int x = 0; x < grid.num_axes; ++x) {
+    if (x == f.inner) {
+      continue;
+    }
+    const float* row = row_at(grid.tables[x], f.item, coordinates[x]) + f.block.first;
+    int64_t j = 0;
+    for (; j + kLanes <= f.block.keys; j += kLanes) {
+      store(terms + j, load(row + j) * kLog2E + load(terms + j));
+    }
+    for (; j < f.block.keys; ++j) {
+      terms[j] += row[j] * kLog2E;
+    }
+  }
+}
+
+/// Where the row's query stands on its grid; combines the outer axes' rows when they changed.
+struct QueryPlace {
+  float scale = 1;
+  const float* inner = nullptr;
+  int64_t coordinates[kMaxGridAxes] = {};
+  bool known = false;
+};
+
+inline void find_place(const Forward& f, int64_t query, QueryPlace& place) {
+  const TokenGrid<float>& grid = f.args.grid;
+  if (grid.scale != nullptr) {
+    place.scale = grid.scale[f.item.batch * grid.scale_batch + query];
+  }
+  int64_t coordinates[kMaxGridAxes];
+  coordinates_of(grid, query, coordinates);
+  bool same = place.known;
+  for (int x = 0; x < grid.num_axes; ++x) {
+    same = same && (x == f.inner || coordinates[x] == place.coordinates[x]);
+    place.coordinates[x] = coordinates[x];
+  }
+  if (!same) {
+    combine_outer_terms(f, coordinates);
+    place.known = true;
+  }
+  place.inner = f.inner < 0
+                    ? f.buffers.zeros
+                    : row_at(grid.tables[f.inner], f.item, coordinates[f.inner]) + f.block.first;
+}
+
+/// Finishes one row of scores over keys on a grid: s = a(j) * (s + outer + inner(x(j))) + bias.
+template <bool kBiased>
+inline float score_row_on_grid(const Forward& f, int64_t query, float* scores) {
+  const TokenGrid<float>& grid = f.args.grid;
+  V highest = broadcast(-kInfinity);
+  for (int n = 0; n < f.block.num_runs; ++n) {
+    const Run& run = f.block.runs[n];
+    float outer = 0;
+    for (int x = 0; x < grid.num_axes; ++x) {
+      if (x != f.inner) {
+        outer += row_at(grid.tables[x], f.item, query)[run.coordinates[x]] * kLog2E;
+      }
+    }
+    const float* inner =
+        f.inner < 0 ? nullptr
+                    : row_at(grid.tables[f.inner], f.item, query) + run.coordinates[f.inner];
+    const auto finish = [&](int64_t j, V term) __attribute__((always_inline)) {
+      const V s = load(f.buffers.key_scale + j) * (load(scores + j) + (term * kLog2E + outer));
+      return add_bias<kBiased>(s, f.buffers.key_bias + j);
+    };
+    int64_t t = 0;
+    for (; t + kLanes <= run.keys; t += kLanes) {
+      const V s = finish(run.first + t, inner == nullptr ? V{} : load(inner + t));
+      highest = max(highest, s);
+      store(scores + run.first + t, s);
+    }
+    if (t < run.keys) {
+      const int64_t left = run.keys - t;
+      const V s = finish(run.first + t, inner == nullptr ? V{} : load_first(inner + t, left));
+      highest = max(highest, select(first_lanes(left), s, broadcast(-kInfinity)));
+      store_first(scores + run.first + t, s, left);
+    }
+  }
+  return max_of(highest);
+}
+
+// ---- weights ----
+
+inline void scale_row(float* row, int64_t width, float factor) {
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    store(row + c, load(row + c) * factor);
+  }
+  for (; c < width; ++c) {
+    row[c] *= factor;
+  }
+}
+
+inline void scale_sums(const Forward& f, int64_t query, float factor) {
+  const TokenGrid<float>& grid = f.args.grid;
+  for (int x = 0; grid.side == GridSide::kKeys && x < grid.num_axes; ++x) {
+    if (f.args.sums[x].data != nullptr) {
+      scale_row(row_at(f.args.sums[x], f.item, query), grid.extents[x], factor);
+    }
+  }
+}
+
+/// Raises the row's maximum if `highest` is far above it, and rescales what is summed so far.
+inline void update_maximum(Forward& f, int64_t r, float highest) {
+  float& maximum = f.buffers.maximum[r];
+  if (!(highest > maximum + kSlack)) {
+    return;
+  }
+  if (f.buffers.total[r] != 0) {
+    const V factor = exp2_of(broadcast(maximum - highest));
+    f.buffers.total[r] *= factor[0];
+    scale_row(f.buffers.out + r * f.buffers.out_stride, f.args.shape.v_dim, factor[0]);
+    scale_sums(f, f.item.first_query + r, factor[0]);
+  }
+  maximum = highest;
+}
+
+/// Scores to weights in place. @return their sum
+inline float weigh_row(const Forward& f, float maximum, float* scores) {
+  V total{};
+  for (int64_t j = 0; j < f.block.keys; j += kLanes) {
+    const V p = exp2_of(load(scores + j) - maximum);
+    total += p;
+    store(scores + j, p);
+  }
+  return sum_of(total);
+}
+
+/// Scores to weights times token scales in place, and these into the sums along the axes.
+/// @return the sum of the weights without token scales
+inline float weigh_row_on_grid(const Forward& f, int64_t query, float maximum, float* scores) {
+  const TokenGrid<float>& grid = f.args.grid;
+  V total{};
+  for (int n = 0; n < f.block.num_runs; ++n) {
+    const Run& run = f.block.runs[n];
+    float* inner = f.inner < 0 || f.args.sums[f.inner].data == nullptr
+                       ? nullptr
+                       : row_at(f.args.sums[f.inner], f.item, query) + run.coordinates[f.inner];
+    V run_total{};
+    for (int64_t t = 0; t < run.keys; t += kLanes) {
+      float* at = scores + run.first + t;
+      const int64_t left = run.keys - t;
+      V p = exp2_of(load(at) - maximum);
+      if (left >= kLanes) {
+        const V w = p * load(f.buffers.key_scale + run.first + t);
+        store(at, w);
+        total += p;
+        run_total += w;
+        if (inner != nullptr) {
+          store(inner + t, load(inner + t) + w);
+        }
+        continue;
+      }
+      p = select(first_lanes(left), p, V{});
+      const V w = p * load(f.buffers.key_scale + run.first + t);
+      store_first(at, w, left);
+      total += p;
+      run_total += w;
+      if (inner != nullptr) {
+        store_first(inner + t, load_first(inner + t, left) + w, left);
+      }
+    }
+    const float sum = sum_of(run_total);
+    for (int x = 0; x < grid.num_axes; ++x) {
+      if (x != f.inner && f.args.sums[x].data != nullptr) {
+        row_at(f.args.sums[x], f.item, query)[run.coordinates[x]] += sum;
+      }
+    }
+  }
+  return sum_of(total);
+}
+
+template <bool kBiased>
+inline float finish_scores(const Forward& f, int64_t query, QueryPlace& place, float* scores) {
+  const TokenGrid<float>& grid = f.args.grid;
+  if (grid.side == GridSide::kKeys) {
+    return score_row_on_grid<kBiased>(f, query, scores);
+  }
+  if (grid.side == GridSide::kNone || (grid.num_axes == 0 && grid.scale == nullptr)) {
+    return score_row<RowTerms::kNone, kBiased>(f, 1, nullptr, scores);
+  }
+  find_place(f, query, place);
+  if (grid.num_axes == 0) {
+    return score_row<RowTerms::kScale, kBiased>(f, place.scale, nullptr, scores);
+  }
+  return score_row<RowTerms::kTable, kBiased>(f, place.scale, place.inner, scores);
+}
+
+/// Row r of the item: its scores become weights, its running softmax is brought up to date.
+inline void weigh(Forward& f, int64_t r, QueryPlace& place, float* scores) {
+  const int64_t query = f.item.first_query + r;
+  const float highest = f.block.biased ? finish_scores<true>(f, query, place, scores)
+                                       : finish_scores<false>(f, query, place, scores);
+  if (highest == -kInfinity) {  // no valid key in this block
+    for (int64_t j = 0; j < f.block.keys; ++j) {
+      scores[j] = 0;
+    }
+    return;
+  }
+  update_maximum(f, r, highest);
+  const float maximum = f.buffers.maximum[r];
+  f.buffers.total[r] += f.args.grid.side == GridSide::kKeys
+                            ? weigh_row_on_grid(f, query, maximum, scores)
+                            : weigh_row(f, maximum, scores);
+}
+
+/// Rows [first, first + rows) of the item against the packed block.
+inline void attend_tile(Forward& f, int64_t first, int64_t rows) {
+  const AttendShape& shape = f.args.shape;
+  Buffers& buffers = f.buffers;
+  load_queries(f, first, rows);
+  multiply<Left::kRows>({.rows = rows,
+                         .n = f.block.keys,
+                         .k = shape.qk_dim,
+                         .a = buffers.queries,
+                         .lda = buffers.query_stride,
+                         .b = buffers.keys,
+                         .c = buffers.scores,
+                         .ldc = kScoreStride,
+                         .accumulate = false});
+  QueryPlace place;
+  for (int64_t r = 0; r < rows; ++r) {
+    weigh(f, first + r, place, buffers.scores + r * kScoreStride);
+  }
+  multiply<Left::kRows>({.rows = rows,
+                         .n = shape.v_dim,
+                         .k = f.block.keys,
+                         .a = buffers.scores,
+                         .lda = kScoreStride,
+                         .b = buffers.values,
+                         .c = buffers.out + first * buffers.out_stride,
+                         .ldc = buffers.out_stride,
+                         .accumulate = true});
+}
+
+// ---- an item ----
+
+inline void fill(float* p, int64_t n, float x) {
+  for (int64_t i = 0; i < n; ++i) {
+    p[i] = x;
+  }
+}
+
+inline void start_rows(Forward& f) {
+  fill(f.buffers.out, f.item.queries * f.buffers.out_stride, 0);
+  fill(f.buffers.maximum, f.item.queries, -kInfinity);
+  fill(f.buffers.total, f.item.queries, 0);
+  fill(f.buffers.zeros, -lesser(-f.args.shape.qk_dim - kLanes, -kScoreStride), 0);
+  const TokenGrid<float>& grid = f.args.grid;
+  for (int x = 0; grid.side == GridSide::kKeys && x < grid.num_axes; ++x) {
+    for (int64_t r = 0; f.args.sums[x].data != nullptr && r < f.item.queries; ++r) {
+      fill(row_at(f.args.sums[x], f.item, f.item.first_query + r), grid.extents[x], 0);
+    }
+  }
+}
+
+inline void finish_row(const Forward& f, int64_t r) {
+  const AttendShape& shape = f.args.shape;
+  const int64_t query = f.item.first_query + r;
+  const float total = f.buffers.total[r];
+  const float factor = total == 0 ? 0.0f : 1 / total;
+  const float* from = f.buffers.out + r * f.buffers.out_stride;
+  float* to = row_at(f.args.out, f.item, query);
+  int64_t c = 0;
+  for (; c + kLanes <= shape.v_dim; c += kLanes) {
+    store(to + c, load(from + c) * factor);
+  }
+  for (; c < shape.v_dim; ++c) {
+    to[c] = from[c] * factor;
+  }
+  scale_sums(f, query, factor);
+  if (f.args.lse != nullptr) {
+    const double log2_total = __builtin_log2(static_cast<double>(total));
+    const double lse = (static_cast<double>(f.buffers.maximum[r]) + log2_total) * kLn2;
+    f.args.lse[(f.item.batch * shape.heads + f.item.head) * shape.queries + query] =
+        total == 0 ? -kInfinity : static_cast<float>(lse);
+  }
+}
+
+inline void run_item(const AttendForward<float>& args, const ForwardItem& item, float* scratch) {
+  Forward f{args, item, lay_out(args.shape, item.queries, scratch), inner_axis(args.grid), {}};
+  start_rows(f);
+  for (int64_t done = 0; done < item.keys; done += kKeyBlock) {
+    pack_block(f, item.first_key + done, lesser(kKeyBlock, item.keys - done));
+    for (int64_t first = 0; first < item.queries; first += kQueryTile) {
+      attend_tile(f, first, lesser(kQueryTile, item.queries - first));
+    }
+  }
+  for (int64_t r = 0; r < item.queries; ++r) {
+    finish_row(f, r);
+  }
+}
+
+inline int64_t scratch_floats(const AttendShape& shape, int64_t queries) {
+  return lay_out(shape, queries, nullptr).floats;
+}
+
+}  // namespace
+}  // namespace perceiver::kernels

@@ -1,0 +1,22 @@
+// Whatever the compiler's baseline is: see tile-inl.h for why the lanes come first.
+
+namespace perceiver::kernels {
+namespace {
+constexpr int kLanes = 4;
+}
+}  // namespace perceiver::kernels
+
+#include "kernels/attend_forward-inl.h"
+#include "kernels/rows-inl.h"
+
+namespace perceiver::kernels {
+
+const KernelTable kPortableKernels = {
+    .attend_scratch = scratch_floats,
+    .attend_item = run_item,
+    .row_statistics = row_statistics_of,
+    .normalise_rows = normalise_rows_of,
+    .activate_rows = activate_rows_of,
+};
+
+}  // namespace perceiver::kernels
