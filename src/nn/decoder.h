@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "nn/plans.h"
 #include "nn/stems.h"
 #include "perceiver/nn/model.h"
 
@@ -29,10 +30,16 @@ class QueryRows {
   at::Tensor block(int64_t begin, int64_t end) const;
   /// [B, end - begin] bool, or undefined.
   at::Tensor mask(int64_t begin, int64_t end) const;
+  /// All rows as content, separable positions and constant channels; nothing when they are not
+  /// made of these or are not neighbours on their grid.
+  std::optional<AbsorbedRows> factored(GridTablesCache& cache) const;
 
  private:
   void find_rows(const TokenArray& tokens, const TensorRequest& request);
   void find_source(const TokenArray& tokens, const TensorRequest& request);
+  at::Tensor callers_rows(const TensorRequest& request) const;
+  /// Grid index of the first row when every row follows the one before it, else -1.
+  int64_t first_of_run() const;
   std::vector<int64_t> indices(int64_t begin, int64_t end) const;
   /// Rows of a [n, w] or [B, n, w] tensor at `indices`.
   at::Tensor select_rows(const at::Tensor& rows, int64_t begin, int64_t end) const;
@@ -45,8 +52,11 @@ class QueryRows {
   bool whole_ = true;
   std::vector<int64_t> grid_;
   std::vector<int64_t> points_;  ///< when not whole
-  at::Tensor source_;            ///< learned table, input rows, caller's queries or coordinates
-  at::Tensor content_;           ///< input content to put in front (concat_input)
+  /// Learned table, input rows, caller's queries or coordinates; dense input rows are made of
+  /// `tokens_` when first asked for.
+  mutable at::Tensor source_;
+  std::optional<TokenSegment> tokens_;  ///< kInputTokens
+  at::Tensor content_;                  ///< input content to put in front (concat_input)
   at::Tensor mask_;
   std::optional<tokens::SeparablePositions> fourier_;
 };

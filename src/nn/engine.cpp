@@ -60,6 +60,7 @@ class NnEngine : public Engine {
 
   const ModelSpec& spec() const override { return model_.spec(); }
   std::string name() const override { return "nn"; }
+  std::vector<UsedPlan> plans() const override { return model_.plans(); }
 
   std::unique_ptr<Encoded> encode(const ModelInputs& inputs, Trace* trace) override {
     const at::NoGradGuard no_grad;
@@ -148,6 +149,7 @@ std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weigh
                                     ModelOptions{.dtype = to_scalar_type(options.dtype),
                                                  .tables = options.tables,
                                                  .device = parse_device(options.device),
+                                                 .plan = options.plan,
                                                  .share_weights = true});
 }
 

@@ -59,36 +59,41 @@ QueryRows::QueryRows(const StemContext& context, const OutputSpec& output, const
   }
 }
 
+at::Tensor QueryRows::callers_rows(const TensorRequest& request) const {
+  const auto given = request.queries.find(output_.name);
+  const bool coordinates = output_.query == QueryKind::kCoordinates;
+  const int64_t width =
+      coordinates ? static_cast<int64_t>(output_.index_dims.size()) : output_.channels;
+  if (given == request.queries.end()) {
+    fail(ErrorCode::kArgument, output_, "needs ", coordinates ? "coordinates" : "queries",
+         " [B, O, ", width, "] from the caller");
+  }
+  const at::Tensor rows = given->second.to(context_.options);
+  if (rows.dim() != 3 || rows.size(0) != batch_ || rows.size(2) != width) {
+    fail(ErrorCode::kShape, output_, coordinates ? "coordinates" : "queries", " must be [", batch_,
+         ", O, ", width, "], got ", shape_string(rows.sizes().vec()));
+  }
+  return coordinates
+             ? position_linears(context_.parameters, cat("outputs.", output_.name, ".query"),
+                                output_.position,
+                                fourier_features(output_.position, output_.index_dims, rows))
+             : rows;
+}
+
 void QueryRows::find_source(const TokenArray& tokens, const TensorRequest& request) {
-  const std::string prefix = cat("outputs.", output_.name, ".query");
   if (output_.concat_input) {
     content_ = find_segment(tokens, output_).content;
   }
   if (output_.query == QueryKind::kLearned) {
+    const std::string prefix = cat("outputs.", output_.name, ".query");
     source_ = position_linears(context_.parameters, prefix, output_.position,
                                context_.parameters.at(prefix + ".table"));
   } else if (output_.query == QueryKind::kInputTokens) {
-    source_ = dense_tokens(find_segment(tokens, output_));
+    tokens_ = find_segment(tokens, output_);
   } else if (output_.query == QueryKind::kInputContent) {
     source_ = find_segment(tokens, output_).content;
   } else if (caller_gives_rows(output_)) {
-    const auto given = request.queries.find(output_.name);
-    const bool coordinates = output_.query == QueryKind::kCoordinates;
-    const int64_t width =
-        coordinates ? static_cast<int64_t>(output_.index_dims.size()) : output_.channels;
-    if (given == request.queries.end()) {
-      fail(ErrorCode::kArgument, output_, "needs ", coordinates ? "coordinates" : "queries",
-           " [B, O, ", width, "] from the caller");
-    }
-    source_ = given->second.to(context_.options);
-    if (source_.dim() != 3 || source_.size(0) != batch_ || source_.size(2) != width) {
-      fail(ErrorCode::kShape, output_, coordinates ? "coordinates" : "queries", " must be [",
-           batch_, ", O, ", width, "], got ", shape_string(source_.sizes().vec()));
-    }
-    if (coordinates) {
-      source_ = position_linears(context_.parameters, prefix, output_.position,
-                                 fourier_features(output_.position, output_.index_dims, source_));
-    }
+    source_ = callers_rows(request);
   }
 }
 
@@ -146,7 +151,52 @@ at::Tensor QueryRows::positions(int64_t begin, int64_t end) const {
                           output_.position, table);
 }
 
+int64_t QueryRows::first_of_run() const {
+  if (whole_) {
+    return 0;
+  }
+  for (size_t i = 1; i < points_.size(); ++i) {
+    if (points_[i] != points_[i - 1] + 1) {
+      return -1;
+    }
+  }
+  return points_.empty() ? -1 : points_[0];
+}
+
+std::optional<AbsorbedRows> QueryRows::factored(GridTablesCache& cache) const {
+  TokenSegment segment;
+  std::string name;
+  if (tokens_ && is_factorable(*tokens_) && !content_.defined()) {
+    segment = *tokens_;
+    name = cat("inputs.", output_.of_input);
+  } else if (fourier_ && output_.position.num_extra_linears == 0 &&
+             output_.position.project_channels == 0) {
+    segment.content = content_;
+    segment.separable = fourier_;
+    const bool inclusive = whole_ && output_.whole_grid == AxisGrid::kInclusive;
+    name = cat("outputs.", output_.name, inclusive ? ".inclusive" : ".half_open");
+  }
+  const int64_t first = first_of_run();
+  if (first < 0 || !segment.separable || !is_factorable(segment)) {
+    return std::nullopt;
+  }
+  segment.tokens = count_;
+  if (segment.content.defined()) {
+    segment.content = segment.content.narrow(1, first, count_);
+  }
+  if (context_.spec.decoder.pad_queries) {
+    const at::Tensor& padding = context_.parameters.at(cat("outputs.", output_.name, ".padding"));
+    segment.constant =
+        segment.constant.defined() ? at::cat({segment.constant, padding}, 1) : padding;
+  }
+  return factored_rows(segment, cache.get(name, *segment.separable, context_.options), first,
+                       context_.spec.compatibility.layer_norm_eps);
+}
+
 at::Tensor QueryRows::block(int64_t begin, int64_t end) const {
+  if (tokens_ && !source_.defined()) {
+    source_ = dense_tokens(*tokens_);
+  }
   at::Tensor rows = fourier_ ? positions(begin, end) : select_rows(source_, begin, end);
   if (rows.dim() == 2) {
     rows = rows.unsqueeze(0).expand({batch_, -1, -1});

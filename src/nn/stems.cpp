@@ -121,10 +121,11 @@ void add_grid_positions(const StemContext& context, const InputSpec& input,
   } else if (position.kind == PositionKind::kFourier) {
     tokens::SeparablePositions grid =
         tokens::fourier_grid(position, segment.index_dims, AxisGrid::kInclusive, context.tables);
-    segment.positions = position_linears(context.parameters, prefix, position,
-                                         to_tensor(grid.dense()).to(context.options));
     if (position.num_extra_linears == 0 && position.project_channels == 0) {
-      segment.separable = std::move(grid);
+      segment.separable = std::move(grid);  // dense rows only where a plan reads them
+    } else {
+      segment.positions = position_linears(context.parameters, prefix, position,
+                                           to_tensor(grid.dense()).to(context.options));
     }
   }
 }
@@ -240,6 +241,10 @@ void add_mask_token(const StemContext& context, const InputSpec& input, const Te
 
 }  // namespace
 
+int64_t batch_of(const TokenSegment& segment) {
+  return segment.content.defined() ? segment.content.size(0) : segment.positions.size(0);
+}
+
 TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
                           const TensorInputs& inputs) {
   const InputSpec& input = context.spec.input(tokens.name);
@@ -280,19 +285,22 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
 }
 
 at::Tensor positioned(const TokenSegment& segment) {
-  if (!segment.positions.defined()) {
+  at::Tensor positions = segment.positions;
+  if (segment.separable && !positions.defined()) {
+    positions = to_tensor(segment.separable->dense()).to(segment.content.options());
+  }
+  if (!positions.defined()) {
     return segment.content;
   }
   if (segment.add_positions) {
-    return segment.content + segment.positions;
+    return segment.content + positions;
   }
   if (!segment.content.defined()) {
-    return segment.positions;
+    return positions;
   }
-  const at::Tensor positions =
-      segment.positions.dim() == 3
-          ? segment.positions
-          : segment.positions.unsqueeze(0).expand({segment.content.size(0), -1, -1});
+  if (positions.dim() == 2) {
+    positions = positions.unsqueeze(0).expand({segment.content.size(0), -1, -1});
+  }
   return at::cat({segment.content, positions}, 2);
 }
 

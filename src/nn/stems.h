@@ -20,11 +20,19 @@ struct StemContext {
   at::TensorOptions options;
 };
 
+inline at::TensorOptions tensor_options(const ModelOptions& options) {
+  return at::TensorOptions().dtype(options.dtype).device(options.device);
+}
+
+/// Examples in the batch that `segment` is of.
+int64_t batch_of(const TokenSegment& segment);
+
 /// @throws Error(kShape) naming the modality, the expected and the given shape
 TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
                           const TensorInputs& inputs);
 
 /// [B, M_m, content + position], without padding; the "inputs with position" of one modality.
+/// Separable positions are made dense here.
 at::Tensor positioned(const TokenSegment& segment);
 
 /// [B, M_m, content + position + padding], mask tokens in place: what the encoder reads of a

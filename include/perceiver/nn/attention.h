@@ -51,21 +51,42 @@ class AttentionModule {
   /// Keys and values of `inputs` [B, M, C]; of the latents they serve every block of decoder rows.
   KeysValues keys_values(const at::Tensor& inputs) const;
 
-  /// @param queries     [B, O, E]
-  /// @param key_mask    [B, M] bool or undefined
-  /// @param query_mask  [B, O] bool or undefined; false rows get the fully-masked treatment
-  /// @param map         receives [B, H, O, M] when not null
-  /// @return            [B, O, E]
-  at::Tensor cross_attend(const at::Tensor& queries, const KeysValues& inputs,
-                          const at::Tensor& key_mask, const at::Tensor& query_mask, bool training,
-                          at::Tensor* map = nullptr) const;
+  /// Weighted means of values, before the output projection.
+  /// @param queries   [B, O, E]
+  /// @param key_mask  [B, M] bool or undefined
+  /// @param map       receives [B, H, O, M] when not null
+  /// @return          [B, O, v]
+  at::Tensor attend_to(const at::Tensor& queries, const KeysValues& inputs,
+                       const at::Tensor& key_mask, bool training, at::Tensor* map = nullptr) const;
+  /// Output projection, residual and MLP.
+  /// @param attended  [B, O, v]; or [B, O, E], projected already but for the bias
+  /// @param queries   [B, O, E] (or [1, O, E] for all); only read with a query residual
+  /// @return          [B, O, E]
+  at::Tensor finish(const at::Tensor& attended, const at::Tensor& queries, bool projected,
+                    bool training) const;
+
+  /// Queries with the key projection, the inputs' LayerNorm scale and 1 / sqrt(dk) in them, to be
+  /// multiplied with normalised inputs. @param queries [B, O, E] @return [B, H, O, C]
+  at::Tensor absorbed_queries(const at::Tensor& queries) const;
+  /// Values of weighted means of normalised inputs. @param mixed [B, H, O, C] @return [B, O, v]
+  at::Tensor values_of(const at::Tensor& mixed) const;
+
+  /// Inputs as keys that carry the query projection: for few inputs and many queries.
+  struct AbsorbedInputs {
+    at::Tensor keys;         ///< [B, H, M, E], to be multiplied with normalised queries
+    at::Tensor bias;         ///< [B, H, M]
+    at::Tensor values;       ///< [B, H, M, v / H], or [B, H, M, E] when projected
+    bool projected = false;  ///< the output projection is in the values; heads add up
+  };
+  AbsorbedInputs absorbed_inputs(const at::Tensor& inputs) const;
+
   /// @param latents [B, N, D] @return [B, N, D]
   at::Tensor self_attend(const at::Tensor& latents, bool training, at::Tensor* map = nullptr) const;
 
  private:
-  at::Tensor finish(const at::Tensor& residual, const at::Tensor& attended, bool training) const;
   at::Tensor linear(const at::Tensor& x, const char* name) const;
   at::Tensor norm(const at::Tensor& x, const char* name) const;
+  at::Tensor mlp(const at::Tensor& x, bool training) const;
 
   const Parameters& parameters_;
   std::string prefix_;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "perceiver/base/array.h"
+#include "perceiver/spec/plan.h"
 #include "perceiver/tokens/engine.h"
 
 namespace perceiver::nn {
@@ -13,9 +14,10 @@ struct EngineOptions {
   DType tables = DType::kF32;  ///< kF64: Fourier tables computed exactly, then cast to `dtype`
   std::string device = "cpu";  ///< "cpu", "cuda", "cuda:1"
   int num_threads = 0;         ///< 0 = leave LibTorch's setting
+  Plan plan = Plan::kAuto;     ///< kTextbook: the formulas as they are written
 };
 
-/// The reference engine: plain LibTorch in the textbook order.
+/// The reference engine, on nn::Model.
 /// @param weights  our names (parameter_table); checked
 /// @throws Error(kFormat) from check_parameters, Error(kArgument) for an unusable device
 std::unique_ptr<Engine> make_engine(const ModelSpec& spec, const ArrayMap& weights,

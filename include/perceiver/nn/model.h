@@ -11,6 +11,7 @@
 #include "perceiver/nn/parameters.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/model_spec.h"
+#include "perceiver/spec/plan.h"
 #include "perceiver/tokens/engine.h"
 #include "perceiver/tokens/token_array.h"
 
@@ -48,14 +49,21 @@ struct ModelOptions {
   at::ScalarType dtype = at::kFloat;
   DType tables = DType::kF32;  ///< see EngineOptions
   at::Device device = at::kCPU;
+  Plan plan = Plan::kAuto;  ///< exact orders of computing the cross-attentions
+  /// Training: keep only the latents between self-attention layers and make the rest of each layer
+  /// again in the backward pass; a third more work there. Without effect while dropout is active.
+  bool recompute_layers = false;
   /// Use the caller's memory where dtype and device allow instead of copying: for inference on
   /// mapped files. Such weights must not be trained.
   bool share_weights = false;
 };
 
-/// The differentiable reference model: plain LibTorch, textbook order, any ModelSpec.
-/// Gradients flow to every trainable parameter and to floating-point inputs. In inference (no grad
-/// mode) large intermediate results are freed as early as possible and scores are made in tiles.
+class GridTablesCache;
+
+/// The differentiable model: LibTorch around our attention, any ModelSpec, textbook order or
+/// another exact one (docs/plans.md). Gradients flow to every trainable parameter and to
+/// floating-point inputs; the model must outlive the backward pass. No score matrix is ever whole,
+/// and of long outputs the rows behind the decoder's attention are made again backward, in blocks.
 class Model {
  public:
   /// @throws Error(kArgument) as validate() does, Error(kFormat) as check_parameters() does
@@ -87,11 +95,19 @@ class Model {
   TensorMap forward(const TensorInputs& inputs, const TensorRequest& request = {},
                     TensorTrace* trace = nullptr);
 
+  /// How the attentions of the last encode and decode were computed, in the order of the walk.
+  std::vector<UsedPlan> plans() const;
+
  private:
+  /// Decides the plans of an encode or decode; `rows` as in PlanRequest::num_inputs, num_outputs.
+  std::vector<AttentionPlan> choose_plans(int64_t batch, int64_t inputs, int64_t outputs) const;
+
   ModelSpec spec_;
   ModelShape shape_;
   ModelOptions options_;
   Parameters parameters_;
+  std::shared_ptr<GridTablesCache> grids_;
+  std::vector<UsedPlan> encode_plans_, decode_plans_;
   bool training_ = false;
 };
 

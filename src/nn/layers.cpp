@@ -1,0 +1,284 @@
+#include "nn/layers.h"
+
+#include <array>
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/native_layer_norm.h>
+#include <ATen/ops/native_layer_norm_backward.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/silu_backward.h>
+#include <ATen/ops/threshold_backward.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "perceiver/base/error.h"
+
+namespace perceiver::nn {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// [..., C] -> [rows, C].
+at::Tensor flat(const at::Tensor& x) {
+  return x.reshape({-1, x.size(-1)});
+}
+
+std::vector<int64_t> with_width(const at::Tensor& like, int64_t width) {
+  std::vector<int64_t> shape = like.sizes().vec();
+  shape.back() = width;
+  return shape;
+}
+
+struct Normed {
+  at::Tensor x, mean, reciprocal;  ///< normalised rows, statistics [rows, 1]
+};
+
+Normed normalise(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
+                 double eps) {
+  auto [x, mean, reciprocal] = at::native_layer_norm(rows, {rows.size(1)}, weight, bias, eps);
+  return {x, mean, reciprocal};
+}
+
+/// Gradients of x, weight and bias.
+std::array<at::Tensor, 3> normalise_backward(const at::Tensor& grad, const at::Tensor& rows,
+                                             const Normed& normed, const at::Tensor& weight,
+                                             const at::Tensor& bias) {
+  auto [dx, dweight, dbias] = at::native_layer_norm_backward(
+      grad, rows, {rows.size(1)}, normed.mean, normed.reciprocal, weight, bias,
+      {true, weight.requires_grad(), bias.requires_grad()});
+  return {dx, dweight, dbias};
+}
+
+/// Adds grad . weight to `sum`, or makes it.
+void add_input_grad(const at::Tensor& grad, const at::Tensor& weight, at::Tensor& sum) {
+  sum = sum.defined() ? sum.addmm_(grad, weight) : at::mm(grad, weight);
+}
+
+struct LinearGrads {
+  at::Tensor weight, bias;
+};
+
+LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& bias) {
+  return {weight.requires_grad() ? at::mm(grad.t(), x) : at::Tensor(),
+          bias.requires_grad() ? grad.sum({0}) : at::Tensor()};
+}
+
+at::Tensor activate_(at::Tensor x, Activation kind) {
+  switch (kind) {
+    case Activation::kGeluErf:
+      return at::gelu_(x, "none");
+    case Activation::kGeluTanh:
+      return at::gelu_(x, "tanh");
+    case Activation::kRelu:
+      return at::relu_(x);
+    case Activation::kSilu:
+      return at::silu_(x);
+  }
+  throw Error(ErrorCode::kInternal, "unknown activation");
+}
+
+at::Tensor activate_backward(const at::Tensor& grad, const at::Tensor& x, Activation kind) {
+  switch (kind) {
+    case Activation::kGeluErf:
+      return at::gelu_backward(grad, x, "none");
+    case Activation::kGeluTanh:
+      return at::gelu_backward(grad, x, "tanh");
+    case Activation::kRelu:
+      return at::threshold_backward(grad, x, 0);
+    case Activation::kSilu:
+      return at::silu_backward(grad, x);
+  }
+  throw Error(ErrorCode::kInternal, "unknown activation");
+}
+
+bool any_needs_grad(std::initializer_list<at::Tensor> tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.defined() && tensor.requires_grad()) {
+      return at::GradMode::is_enabled();
+    }
+  }
+  return false;
+}
+
+std::vector<at::Tensor> norm_linears_forward(const at::Tensor& x, const at::Tensor& weight,
+                                             const at::Tensor& bias, double eps,
+                                             at::TensorList linears) {
+  const at::Tensor normed = normalise(flat(x), weight, bias, eps).x;
+  std::vector<at::Tensor> results;
+  for (size_t i = 0; i < linears.size(); i += 2) {
+    results.push_back(
+        at::linear(normed, linears[i], linears[i + 1]).view(with_width(x, linears[i].size(0))));
+  }
+  return results;
+}
+
+struct NormLinears : public torch::autograd::Function<NormLinears> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& x,
+                               const at::Tensor& weight, const at::Tensor& bias,
+                               at::TensorList linears, double eps) {
+    variable_list saved{x, weight, bias};
+    saved.insert(saved.end(), linears.begin(), linears.end());
+    context->save_for_backward(saved);
+    context->saved_data["eps"] = eps;
+    return norm_linears_forward(x, weight, bias, eps, linears);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor rows = flat(saved[0]);
+    const Normed normed =
+        normalise(rows, saved[1], saved[2], context->saved_data["eps"].toDouble());
+    variable_list results(saved.size() + 1);
+    at::Tensor dnormed;
+    for (size_t i = 3; i < saved.size(); i += 2) {
+      const at::Tensor grad = flat(grads[(i - 3) / 2]);
+      add_input_grad(grad, saved[i], dnormed);
+      const LinearGrads of = linear_grads(grad, normed.x, saved[i], saved[i + 1]);
+      results[i] = of.weight;
+      results[i + 1] = of.bias;
+    }
+    const auto [dx, dweight, dbias] = normalise_backward(dnormed, rows, normed, saved[1], saved[2]);
+    results[0] = dx.view(saved[0].sizes());
+    results[1] = dweight;
+    results[2] = dbias;
+    return results;
+  }
+};
+
+struct ResidualMlp : public torch::autograd::Function<ResidualMlp> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList w,
+                            double eps, int64_t activation) {
+    const at::Tensor rows = flat(x);
+    const at::Tensor hidden = at::linear(normalise(rows, w[0], w[1], eps).x, w[2], w[3]);
+    variable_list saved{x, hidden};
+    saved.insert(saved.end(), w.begin(), w.end());
+    context->save_for_backward(saved);
+    context->saved_data["eps"] = eps;
+    context->saved_data["activation"] = activation;
+    const at::Tensor active = activated(hidden, static_cast<Activation>(activation));
+    return at::linear(active, w[4], w[5]).add_(rows).view(x.sizes());
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const auto kind = static_cast<Activation>(context->saved_data["activation"].toInt());
+    const at::Tensor rows = flat(saved[0]);
+    const at::Tensor& hidden = saved[1];
+    const at::Tensor grad = flat(grads[0]);
+    const at::Tensor* const w = &saved[2];
+    at::Tensor dhidden;
+    LinearGrads first, second;
+    {
+      const at::Tensor active = activated(hidden, kind);
+      second = linear_grads(grad, active, w[4], w[5]);
+    }
+    dhidden = activate_backward(at::mm(grad, w[4]), hidden, kind);
+    const Normed normed = normalise(rows, w[0], w[1], context->saved_data["eps"].toDouble());
+    first = linear_grads(dhidden, normed.x, w[2], w[3]);
+    auto [dx, dweight, dbias] = normalise_backward(at::mm(dhidden, w[2]), rows, normed, w[0], w[1]);
+    dx.add_(grad);
+    return {dx.view(saved[0].sizes()),
+            dweight,
+            dbias,
+            first.weight,
+            first.bias,
+            second.weight,
+            second.bias,
+            at::Tensor(),
+            at::Tensor()};
+  }
+};
+
+/// [B, H, O, d] -> [B * O, H * d]; a view when the memory lies that way already.
+at::Tensor join(const at::Tensor& attended) {
+  return attended.transpose(1, 2).reshape(
+      {attended.size(0) * attended.size(2), attended.size(1) * attended.size(3)});
+}
+
+struct JoinedLinear : public torch::autograd::Function<JoinedLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& attended,
+                            const at::Tensor& weight, const at::Tensor& bias) {
+    context->save_for_backward({attended, weight, bias});
+    return at::linear(join(attended), weight, bias)
+        .view({attended.size(0), attended.size(2), weight.size(0)});
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const variable_list saved = context->get_saved_variables();
+    const at::Tensor& attended = saved[0];
+    const at::Tensor grad = flat(grads[0]);
+    const LinearGrads of = linear_grads(grad, join(attended), saved[1], saved[2]);
+    const at::Tensor dx =
+        at::mm(grad, saved[1])
+            .view({attended.size(0), attended.size(2), attended.size(1), attended.size(3)})
+            .transpose(1, 2);
+    return {dx, of.weight, of.bias};
+  }
+};
+
+}  // namespace
+
+at::Tensor activated(const at::Tensor& x, Activation kind) {
+  switch (kind) {
+    case Activation::kGeluErf:
+      return at::gelu(x, "none");
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kSilu:
+      return at::silu(x);
+  }
+  throw Error(ErrorCode::kInternal, "unknown activation");
+}
+
+std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& norm,
+                                     const std::vector<LinearWeights>& linears) {
+  variable_list weights;
+  for (const LinearWeights& linear : linears) {
+    weights.push_back(linear.weight);
+    weights.push_back(linear.bias);
+  }
+  if (!at::GradMode::is_enabled()) {
+    return norm_linears_forward(x, norm.weight, norm.bias, norm.eps, weights);
+  }
+  return NormLinears::apply(x, norm.weight, norm.bias, at::TensorList(weights), norm.eps);
+}
+
+at::Tensor residual_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
+                        const LinearWeights& second, Activation activation) {
+  if (any_needs_grad(
+          {x, norm.weight, norm.bias, first.weight, first.bias, second.weight, second.bias})) {
+    const variable_list weights{norm.weight, norm.bias,     first.weight,
+                                first.bias,  second.weight, second.bias};
+    return ResidualMlp::apply(x, at::TensorList(weights), norm.eps,
+                              static_cast<int64_t>(activation));
+  }
+  const at::Tensor rows = flat(x);
+  const at::Tensor hidden = activate_(
+      at::linear(normalise(rows, norm.weight, norm.bias, norm.eps).x, first.weight, first.bias),
+      activation);
+  return at::linear(hidden, second.weight, second.bias).add_(rows).view(x.sizes());
+}
+
+at::Tensor joined_linear(const at::Tensor& attended, const LinearWeights& linear,
+                         const at::Tensor& residual) {
+  at::Tensor x;
+  if (any_needs_grad({attended, linear.weight, linear.bias})) {
+    x = JoinedLinear::apply(attended, linear.weight, linear.bias);
+    return residual.defined() ? x + residual : x;
+  }
+  x = at::linear(join(attended), linear.weight, linear.bias)
+          .view({attended.size(0), attended.size(2), linear.weight.size(0)});
+  return residual.defined() ? x.add_(residual) : x;
+}
+
+}  // namespace perceiver::nn

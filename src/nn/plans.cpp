@@ -1,0 +1,286 @@
+#include "nn/plans.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/argsort.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/native_layer_norm.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/var_mean.h>
+#include <ATen/ops/zeros.h>
+
+#include "perceiver/base/str.h"
+#include "perceiver/nn/attend_terms.h"
+#include "perceiver/nn/tensor.h"
+
+namespace perceiver::nn {
+namespace {
+
+/// Place in the model's order ([x_0 .. | sin_0 | sin_1 .. | cos_0 | cos_1 ..]) of every channel of
+/// the axes' tables ([x | sin | cos] each).
+std::vector<int64_t> channel_order(const tokens::SeparablePositions& positions) {
+  const int64_t axes = static_cast<int64_t>(positions.axes.size());
+  const int64_t coordinates = positions.concat_pos ? 1 : 0;
+  std::vector<int64_t> order;
+  for (int64_t axis = 0; axis < axes; ++axis) {
+    if (positions.concat_pos) {
+      order.push_back(axis);
+    }
+    for (int64_t wave = 0; wave < (positions.sine_only ? 1 : 2); ++wave) {
+      for (int64_t band = 0; band < positions.num_bands; ++band) {
+        order.push_back(axes * coordinates + (wave * axes + axis) * positions.num_bands + band);
+      }
+    }
+  }
+  return order;
+}
+
+/// Adds values [extent] of one axis to all tokens of the grid they lie on.
+void add_along(at::Tensor& grid, const at::Tensor& values, int64_t axis) {
+  std::vector<int64_t> shape(static_cast<size_t>(grid.dim()), 1);
+  shape[static_cast<size_t>(axis)] = values.size(0);
+  grid.add_(values.view(shape));
+}
+
+std::shared_ptr<const GridTables> make_tables(const tokens::SeparablePositions& positions,
+                                              const at::TensorOptions& options) {
+  auto tables = std::make_shared<GridTables>();
+  tables->extents = positions.index_dims;
+  const auto exact = at::TensorOptions().dtype(at::kDouble);
+  const double share = 1.0 / static_cast<double>(positions.axes.size());
+  at::Tensor mean = at::zeros(positions.index_dims, exact);
+  at::Tensor square = at::zeros(positions.index_dims, exact);
+  for (size_t axis = 0; axis < positions.axes.size(); ++axis) {
+    const at::Tensor table = to_tensor(positions.axes[axis]);
+    tables->axes.push_back(table.to(options));
+    // statistics of the features as the model's dtype holds them
+    const at::Tensor held = tables->axes.back().to(exact.device(at::kCPU));
+    add_along(mean, held.mean(1) * share, static_cast<int64_t>(axis));
+    add_along(square, held.pow(2).mean(1) * share, static_cast<int64_t>(axis));
+  }
+  tables->mean = mean.flatten().to(options);
+  tables->variance = (square - mean.pow(2)).flatten().clamp_min(0).to(options);
+  const at::Tensor order = at::tensor(channel_order(positions), at::kLong);
+  tables->order = order.to(options.device());
+  tables->inverse = at::argsort(order).to(options.device());
+  return tables;
+}
+
+/// [..., C] cut at channels: content, each axis of the grid, constant.
+struct Parts {
+  at::Tensor content;
+  std::vector<at::Tensor> axes;
+  at::Tensor constant;
+};
+
+Parts cut(const at::Tensor& x, const AbsorbedRows& rows) {
+  const int64_t content = rows.rows.size(-1) - 1;
+  const int64_t positions = rows.grid->order.size(0);
+  const int64_t width = rows.grid->axes[0].size(1);
+  Parts parts;
+  parts.content = x.narrow(-1, 0, content);
+  const at::Tensor ordered =
+      at::index_select(x.narrow(-1, content, positions), -1, rows.grid->order);
+  for (size_t axis = 0; axis < rows.grid->axes.size(); ++axis) {
+    parts.axes.push_back(ordered.narrow(-1, static_cast<int64_t>(axis) * width, width));
+  }
+  if (rows.constant.defined()) {
+    parts.constant = x.narrow(-1, content + positions, rows.constant.size(0));
+  }
+  return parts;
+}
+
+/// What stands for a token's mean in a score: [content of x | -sum of x].
+at::Tensor with_mean_column(const at::Tensor& x, const Parts& parts) {
+  return at::cat({parts.content, x.sum({-1}, /*keepdim=*/true).neg()}, -1);
+}
+
+ReadTokens read_factored(const at::Tensor& queries, const AbsorbedRows& tokens, AttendTerms terms) {
+  const GridTables& grid = *tokens.grid;
+  const Parts parts = cut(queries, tokens);
+  terms.q = with_mean_column(queries, parts);
+  terms.grid = {kernels::GridSide::kKeys, grid.extents, tokens.begin, tokens.scale, {}};
+  for (size_t axis = 0; axis < grid.axes.size(); ++axis) {
+    at::Tensor table = at::matmul(parts.axes[axis], grid.axes[axis].t());
+    if (axis == 0 && parts.constant.defined()) {  // the same for all tokens, so any axis carries it
+      table = table + at::matmul(parts.constant, tokens.constant).unsqueeze(-1);
+    }
+    terms.grid.tables.push_back(table);
+  }
+  const Attended attended = attend_terms(terms);
+  const int64_t content = terms.q.size(-1) - 1;
+  std::vector<at::Tensor> positions;
+  for (size_t axis = 0; axis < grid.axes.size(); ++axis) {
+    positions.push_back(at::matmul(attended.sums[axis], grid.axes[axis]));
+  }
+  std::vector<at::Tensor> mixed{
+      attended.out.narrow(-1, 0, content),
+      at::index_select(positions.size() == 1 ? positions[0] : at::cat(positions, -1), -1,
+                       grid.inverse)};
+  if (tokens.constant.defined()) {
+    mixed.push_back(attended.sums[0].sum({-1}, /*keepdim=*/true) * tokens.constant);
+  }
+  return {at::cat(mixed, -1) - attended.out.narrow(-1, content, 1), attended.lse};
+}
+
+at::Tensor narrow_rows(const at::Tensor& x, int64_t begin, int64_t length) {
+  return x.defined() ? x.narrow(1, begin, length) : x;
+}
+
+/// Mean and variance of part of a token's channels; `size` of them.
+struct Share {
+  double size;
+  at::Tensor mean, variance;  ///< broadcastable to [B, M]
+};
+
+/// Statistics of whole tokens from those of their parts; every term is positive, so nothing
+/// cancels.
+Share joint(const std::vector<Share>& parts) {
+  Share whole{0, {}, {}};
+  for (const Share& part : parts) {
+    whole.size += part.size;
+    const at::Tensor sum = part.mean * part.size;
+    whole.mean = whole.mean.defined() ? whole.mean + sum : sum;
+  }
+  whole.mean = whole.mean / whole.size;
+  for (const Share& part : parts) {
+    const at::Tensor squares =
+        (part.variance + (part.mean - whole.mean).square()) * (part.size / whole.size);
+    whole.variance = whole.variance.defined() ? whole.variance + squares : squares;
+  }
+  return whole;
+}
+
+Share statistics(const at::Tensor& x) {
+  auto [variance, mean] = at::var_mean(x, at::OptionalIntArrayRef({-1}), /*unbiased=*/false);
+  return {static_cast<double>(x.size(-1)), mean, variance};
+}
+
+}  // namespace
+
+std::shared_ptr<const GridTables> GridTablesCache::get(const std::string& name,
+                                                       const tokens::SeparablePositions& positions,
+                                                       const at::TensorOptions& options) {
+  std::shared_ptr<const GridTables>& tables =
+      tables_[cat(name, " ", shape_string(positions.index_dims))];
+  if (tables == nullptr) {
+    tables = make_tables(positions, options);
+  }
+  return tables;
+}
+
+bool is_factorable(const TokenSegment& segment) {
+  return segment.separable && !segment.add_positions && !segment.replaced.defined() &&
+         segment.separable->axes.size() <= static_cast<size_t>(kernels::kMaxGridAxes);
+}
+
+AbsorbedRows factored_rows(const TokenSegment& segment, std::shared_ptr<const GridTables> grid,
+                           int64_t begin, double eps) {
+  AbsorbedRows rows;
+  rows.count = segment.tokens;
+  rows.begin = begin;
+  const auto of_tokens = [&](const at::Tensor& x) {
+    return x.narrow(0, begin, segment.tokens).unsqueeze(0);
+  };
+  std::vector<Share> parts{
+      {static_cast<double>(grid->order.size(0)), of_tokens(grid->mean), of_tokens(grid->variance)}};
+  if (segment.content.defined()) {
+    parts.push_back(statistics(segment.content));
+  }
+  if (segment.constant.defined()) {
+    rows.constant = segment.constant.flatten();
+    parts.push_back(statistics(rows.constant));
+  }
+  const Share token = joint(parts);
+  const at::Tensor mean = token.mean.unsqueeze(-1);
+  rows.rows = segment.content.defined() ? at::cat({segment.content, mean}, -1) : mean;
+  rows.scale = at::rsqrt(token.variance + eps);
+  rows.grid = std::move(grid);
+  return rows;
+}
+
+AbsorbedRows normalised_rows(const at::Tensor& dense, double eps) {
+  AbsorbedRows rows;
+  rows.count = dense.size(1);
+  rows.rows = at::layer_norm(dense, {dense.size(-1)}, {}, {}, eps);
+  return rows;
+}
+
+AbsorbedRows narrow(const AbsorbedRows& rows, int64_t begin, int64_t length) {
+  if (begin == 0 && length == rows.count) {
+    return rows;
+  }
+  AbsorbedRows part = rows;
+  part.count = length;
+  part.begin = rows.begin + begin;
+  part.rows = narrow_rows(rows.rows, begin, length);
+  part.scale = narrow_rows(rows.scale, begin, length);
+  return part;
+}
+
+ReadTokens read_tokens(const at::Tensor& queries, const AbsorbedRows& tokens,
+                       const at::Tensor& mask) {
+  AttendTerms terms;
+  terms.k = terms.v = tokens.rows.unsqueeze(1);
+  terms.key_mask = mask;
+  if (tokens.grid != nullptr) {
+    return read_factored(queries, tokens, std::move(terms));
+  }
+  terms.q = queries;
+  const Attended attended = attend_terms(terms);
+  return {attended.out, attended.lse};
+}
+
+at::Tensor merge_reads(const std::vector<ReadTokens>& reads) {
+  if (reads.size() == 1) {
+    return reads[0].mixed;
+  }
+  std::vector<at::Tensor> each;
+  for (const ReadTokens& read : reads) {
+    each.push_back(read.lse);
+  }
+  const at::Tensor whole = at::logsumexp(at::stack(each), 0);
+  at::Tensor merged;
+  for (const ReadTokens& read : reads) {
+    const at::Tensor part = read.mixed * (read.lse - whole).exp().unsqueeze(-1);
+    merged = merged.defined() ? merged + part : part;
+  }
+  return merged;
+}
+
+AbsorbedKeys absorbed_keys(const at::Tensor& keys, const AbsorbedRows& rows) {
+  if (rows.grid == nullptr) {
+    return {keys, {}};
+  }
+  const Parts parts = cut(keys, rows);
+  AbsorbedKeys absorbed{with_mean_column(keys, parts), {}};
+  for (size_t axis = 0; axis < rows.grid->axes.size(); ++axis) {
+    at::Tensor table = at::matmul(rows.grid->axes[axis], parts.axes[axis].transpose(-1, -2));
+    if (axis == 0 && parts.constant.defined()) {
+      table = table + at::matmul(parts.constant, rows.constant).unsqueeze(-2);
+    }
+    absorbed.tables.push_back(table);
+  }
+  return absorbed;
+}
+
+at::Tensor ask_latents(const AbsorbedRows& rows, const AbsorbedKeys& keys, const at::Tensor& bias,
+                       const at::Tensor& values) {
+  AttendTerms terms;
+  terms.q = rows.rows.unsqueeze(1);
+  terms.k = keys.keys;
+  terms.v = values;
+  terms.key_bias = bias;
+  if (rows.grid != nullptr) {
+    terms.grid = {kernels::GridSide::kQueries, rows.grid->extents, rows.begin, rows.scale,
+                  keys.tables};
+  }
+  return attend_terms(terms).out;
+}
+
+}  // namespace perceiver::nn
