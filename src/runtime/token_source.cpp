@@ -311,7 +311,7 @@ void set_table_positions(const Context& context, const InputSpec& input, const T
   const int64_t width = tokens.position_table_channels;
   // a text is the beginning of its table, whatever its length
   const bool fits = input.kind == InputKind::kText || tokens.index_dims == fields.grid;
-  if (!fits && tokens.index_dims.size() != 2) {
+  if (!fits && (tokens.index_dims.size() != 2 || fields.grid.size() != 2)) {
     throw Error(ErrorCode::kShape, cat("[input ", input.name, "] learned positions for a grid of ",
                                        shape_string(tokens.index_dims), " can't be resized to ",
                                        shape_string(fields.grid), ": only planes can"));

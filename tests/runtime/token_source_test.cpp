@@ -516,6 +516,17 @@ TEST(TokenSources, LearnedPositionsOfOtherGridsThanPlanesDoNotResize) {
   const std::string wanted = thrown_by([&] { both.model.preprocess(Both::tensors(inputs)); });
   EXPECT_EQ(thrown_by([&] { both.sources(inputs); }), wanted);
   EXPECT_NE(wanted, "nothing");
+
+  InputSpec frames = picture({2, 4, 6}, 3);  // two frames make a plane, four don't
+  frames.stem = Stem::kPatches;
+  frames.downsample = {2, 2, 2};
+  frames.position = table(3);
+  spec.inputs = {frames};
+  Both planes(spec);
+  inputs.arrays["picture"] = Numbers(1).floats({1, 4, 4, 6, 3});
+  EXPECT_EQ(thrown_by([&] { planes.sources(inputs); }),
+            "2: [input picture] learned positions for a grid of [2, 3] can't be resized to "
+            "[2, 2, 3]: only planes can");
 }
 
 // Blocks
