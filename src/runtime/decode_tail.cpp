@@ -176,6 +176,21 @@ const Linear& DecoderWeights::packed_mlp_out() {
   return *mlp_out_linear;
 }
 
+const Linear& DecoderWeights::packed_length() {
+  if (!length) {
+    length.emplace(length_preserving(centred(output)), precision);
+  }
+  return *length;
+}
+
+const Linear& DecoderWeights::packed_hidden_of_values() {
+  if (!hidden_of_values) {
+    const Affine of_values = compose(without_bias(mlp_in), centred(output));
+    hidden_of_values.emplace(with_scale_channel(of_values, mlp_in.bias), precision);
+  }
+  return *hidden_of_values;
+}
+
 RowTail::RowTail(DecoderWeights& shared, std::vector<Affine> chain, std::optional<Affine> last)
     : shared_(shared), chain_(std::move(chain)), last_affine_(std::move(last)) {
   if (last_affine_) {
@@ -277,7 +292,7 @@ void RowTail::prepare_composed() {
 }
 
 void RowTail::prepare_from_values() {
-  if (length_) {
+  if (of_values_) {
     return;
   }
   Affine of_hidden = shared_.mlp_out;
@@ -288,11 +303,6 @@ void RowTail::prepare_from_values() {
     of_values = compose(f, shared_.output);
   }
   add_bias(of_values, of_hidden.bias);
-  const Affine x = centred(shared_.output);
-  length_.emplace(length_preserving(x), shared_.precision);
-  hidden_of_.emplace(
-      with_scale_channel(compose(without_bias(shared_.mlp_in), x), shared_.mlp_in.bias),
-      shared_.precision);
   of_values_.emplace(std::move(of_values), shared_.precision);
   of_hidden_.emplace(without_bias(std::move(of_hidden)), shared_.precision);
 }
@@ -369,8 +379,8 @@ void RowTail::from_values(Matrix values, Matrix out, Workspace& workspace) {
   const Matrix hidden = workspace.matrix(values.rows, shared_.shape.mlp_channels);
   {
     const Workspace::Scope inner(workspace);
-    const Matrix turned = workspace.matrix(values.rows, length_->out());
-    length_->apply(values.slice(0, v), turned);
+    const Matrix turned = workspace.matrix(values.rows, shared_.packed_length().out());
+    shared_.packed_length().apply(values.slice(0, v), turned);
     const float width = static_cast<float>(shared_.shape.query_channels);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < values.rows; ++i) {
@@ -388,7 +398,7 @@ void RowTail::from_values(Matrix values, Matrix out, Workspace& workspace) {
       row[v] = scale;
     }
   }
-  hidden_of_->apply(values, hidden, {shared_.activation, false});
+  shared_.packed_hidden_of_values().apply(values, hidden, {shared_.activation, false});
   of_hidden_->apply(hidden, stage, {std::nullopt, true});
   if (last_) {
     after_tanh(stage, out);

@@ -30,11 +30,17 @@ struct DecoderWeights {
   float eps = 1e-5F;
   Precision precision = Precision::kF32;
   Affine output, mlp_in, mlp_out;  ///< mlp_in with norm_mlp folded in
+  // packed when first asked for
   std::optional<Linear> output_linear, mlp_in_linear, mlp_out_linear;
+  std::optional<Linear> length, hidden_of_values;
 
   const Linear& packed_output();
   const Linear& packed_mlp_in();
   const Linear& packed_mlp_out();
+  /// p V to a vector as long as the centred x.
+  const Linear& packed_length();
+  /// [a p V | a], a = 1 / sigma of x, to the MLP's inside before the activation.
+  const Linear& packed_hidden_of_values();
 };
 
 class RowTail {
@@ -70,9 +76,10 @@ class RowTail {
   std::vector<Affine> chain_;
   std::optional<Affine> last_affine_;
   std::vector<Linear> separate_;
-  std::optional<Linear> together_;                        ///< the chain as one map
-  std::optional<Linear> of_x_, of_hidden_;                ///< kComposed
-  std::optional<Linear> of_values_, length_, hidden_of_;  ///< kFromValues
+  std::optional<Linear> together_;   ///< the chain as one map
+  std::optional<Linear> of_x_;       ///< kComposed
+  std::optional<Linear> of_values_;  ///< kFromValues
+  std::optional<Linear> of_hidden_;  ///< both
   std::optional<Linear> last_;
 };
 
