@@ -2,6 +2,7 @@
 #
 #   BUILD=build         where everything is made       JOBS=N   how many compilers and tests at once
 #   Torch_DIR=DIR       use the LibTorch there         PERCEIVER_TORCH=OFF   build without LibTorch
+#                                                      (`make demo` always does, in build/inference)
 #   CMAKE_OPTIONS=...   more options for cmake         PREFIX=DIR   where `make install` writes
 BUILD ?= build
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -11,11 +12,12 @@ PREFIX ?= /usr/local
 
 export PERCEIVER_TORCH Torch_DIR CMAKE_PREFIX_PATH
 program := $(BUILD)/bin/perceiver
+inference := $(BUILD)/inference
 python = $(firstword $(wildcard $(BUILD)/venv/bin/python) python3)
 options := -DPERCEIVER_TORCH=$(PERCEIVER_TORCH) $(if $(Torch_DIR),-DTorch_DIR=$(Torch_DIR)) $(CMAKE_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-slow demo parity bench bench-scaling gates gates-update lint tidy format asan install clean FORCE
+.PHONY: help setup build inference test test-slow demo parity bench bench-scaling gates gates-update lint tidy format asan install clean FORCE
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,8 +27,11 @@ setup: $(BUILD)/.setup/packages $(BUILD)/.setup/torch  ## install what is missin
 build: $(BUILD)/build.ninja  ## build the program: build/bin/perceiver
 	@ninja -C $(BUILD) -j $(JOBS) perceiver
 
-demo: build  ## run the two shipped models on samples; writes build/demo.html
-	$(program) demo --page $(BUILD)/demo.html
+inference: $(inference)/build.ninja  ## the program without LibTorch and training: build/inference/bin/perceiver
+	@ninja -C $(inference) -j $(JOBS) perceiver
+
+demo: inference  ## run the two shipped models on samples; writes build/demo.html
+	$(inference)/bin/perceiver demo --page $(BUILD)/demo.html
 
 test: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## build everything and run the tests
 	@ninja -C $(BUILD) -j $(JOBS)
@@ -68,7 +73,7 @@ clean:  ## remove what was compiled; the downloaded LibTorch stays
 	@test ! -e $(BUILD)/build.ninja || ninja -C $(BUILD) -t clean
 
 # What was set up is remembered by stamps, so that a second run goes straight to ninja.
-$(BUILD)/.setup/packages $(BUILD)/.setup/torch: $(BUILD)/.setup/%: tools/setup.sh
+$(addprefix $(BUILD)/.setup/,program packages torch): $(BUILD)/.setup/%: tools/setup.sh
 	@sh tools/setup.sh $* $(BUILD)
 	@touch $@
 
@@ -84,3 +89,6 @@ $(BUILD)/.setup/options: FORCE
 
 $(BUILD)/build.ninja: $(BUILD)/.setup/options | $(BUILD)/.setup/packages $(BUILD)/.setup/torch
 	@cmake -S . -B $(BUILD) -G Ninja $(options)
+
+$(inference)/build.ninja: | $(BUILD)/.setup/program
+	@cmake -S . -B $(inference) -G Ninja -DPERCEIVER_TORCH=OFF -DPERCEIVER_TESTS=OFF $(CMAKE_OPTIONS)

@@ -17,10 +17,8 @@ foreach(_room IN LISTS _perceiver_rooms)
   install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/perceiver/${_room}"
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/perceiver" FILES_MATCHING PATTERN "*.h")
 endforeach()
-if(PERCEIVER_TORCH)
-  install(FILES "${PROJECT_SOURCE_DIR}/include/perceiver/perceiver.h"
-    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/perceiver")
-endif()
+install(FILES "${PROJECT_SOURCE_DIR}/include/perceiver/perceiver.h"
+  DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/perceiver")
 install(DIRECTORY models recipes DESTINATION "${CMAKE_INSTALL_DATADIR}/perceiver")
 
 configure_package_config_file(cmake/PerceiverConfig.cmake.in
@@ -29,5 +27,6 @@ configure_package_config_file(cmake/PerceiverConfig.cmake.in
 write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/PerceiverConfigVersion.cmake"
   COMPATIBILITY SameMinorVersion)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/PerceiverConfig.cmake"
-  "${CMAKE_CURRENT_BINARY_DIR}/PerceiverConfigVersion.cmake" cmake/PerceiverTorch.cmake
+  "${CMAKE_CURRENT_BINARY_DIR}/PerceiverConfigVersion.cmake"
+  cmake/PerceiverTorch.cmake cmake/PerceiverOpenMP.cmake cmake/PerceiverDnnl.cmake
   DESTINATION "${PERCEIVER_PACKAGE_DIR}")

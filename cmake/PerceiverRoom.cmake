@@ -1,11 +1,19 @@
+# The sources of a folder but for some file names.
+function(perceiver_sources result folder without)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${folder}/*.cpp")
+  list(TRANSFORM without PREPEND "${folder}/")
+  list(REMOVE_ITEM sources ${without})
+  set(${result} "${sources}" PARENT_SCOPE)
+endfunction()
+
 # A room is one static library: src/<room>/**.cpp, private headers beside them, public headers in
 # include/perceiver/<room>/. A room without sources yet is an INTERFACE library of its headers.
 #
-#   perceiver_room(<room> NEEDS <targets...> [PRIVATE_NEEDS <targets...>])
+#   perceiver_room(<room> NEEDS <targets...> [PRIVATE_NEEDS <targets...>] [WITHOUT <files...>])
 function(perceiver_room room)
-  cmake_parse_arguments(ARG "" "" "NEEDS;PRIVATE_NEEDS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "NEEDS;PRIVATE_NEEDS;WITHOUT" ${ARGN})
   set(target perceiver_${room})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${room}/*.cpp")
+  perceiver_sources(sources "${PROJECT_SOURCE_DIR}/src/${room}" "${ARG_WITHOUT}")
   if(sources)
     set(scope PUBLIC)
     add_library(${target} STATIC ${sources})
@@ -26,10 +34,10 @@ function(perceiver_room room)
   set_property(GLOBAL APPEND PROPERTY PERCEIVER_ROOMS ${room})
 endfunction()
 
-# The one program, from src/<ROOM>/**.cpp; left out while the room is empty.
+# The one program, from src/<ROOM>/**.cpp but WITHOUT some files; left out while the room is empty.
 function(perceiver_program name)
-  cmake_parse_arguments(ARG "" "ROOM" "NEEDS" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${ARG_ROOM}/*.cpp")
+  cmake_parse_arguments(ARG "" "ROOM" "NEEDS;WITHOUT" ${ARGN})
+  perceiver_sources(sources "${PROJECT_SOURCE_DIR}/src/${ARG_ROOM}" "${ARG_WITHOUT}")
   if(NOT sources)
     return()
   endif()

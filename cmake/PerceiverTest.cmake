@@ -3,8 +3,9 @@
 # What every test sees: scripts in the environment, C++ programs as macros.
 set(PERCEIVER_TEST_ENVIRONMENT
   "PERCEIVER_SOURCE_DIR=${PROJECT_SOURCE_DIR}" "PERCEIVER_BINARY_DIR=${CMAKE_BINARY_DIR}"
-  "PERCEIVER_PROGRAM=${CMAKE_BINARY_DIR}/bin/perceiver" "PERCEIVER_PYTHON=${PERCEIVER_PYTHON}"
-  "PYTHONDONTWRITEBYTECODE=1")
+  "PERCEIVER_PYTHON=${PERCEIVER_PYTHON}" "PYTHONDONTWRITEBYTECODE=1")
+set(PERCEIVER_TEST_PROGRAM
+  "PERCEIVER_PROGRAM=${CMAKE_BINARY_DIR}/bin/perceiver" "PERCEIVER_WITH_TORCH=${PERCEIVER_TORCH}")
 set(PERCEIVER_TEST_TIMEOUT 600)
 if(PERCEIVER_SANITIZE)
   list(APPEND PERCEIVER_TEST_ENVIRONMENT
@@ -47,7 +48,7 @@ function(perceiver_test folder)
   add_custom_command(TARGET ${target} POST_BUILD
     COMMAND "${CMAKE_COMMAND}" "-DPROGRAM=$<TARGET_FILE:${target}>" "-DPREFIX=${folder}"
       "-DENTRIES=${entries}" "-DLABELS=${ARG_LABELS}" "-DTIMEOUT=${PERCEIVER_TEST_TIMEOUT}"
-      "-DENVIRONMENT=${PERCEIVER_TEST_ENVIRONMENT}" "-DFIXTURES=${ARG_FIXTURES}"
+      "-DENVIRONMENT=${PERCEIVER_TEST_ENVIRONMENT};${PERCEIVER_TEST_PROGRAM}" "-DFIXTURES=${ARG_FIXTURES}"
       -P "${PROJECT_SOURCE_DIR}/cmake/PerceiverTestSuites.cmake"
     BYPRODUCTS "${entries}" VERBATIM)
   # Until it is built, a program is one entry that says so instead of silently missing.
@@ -58,7 +59,7 @@ function(perceiver_test folder)
     "${CMAKE_CURRENT_BINARY_DIR}/${target}_include.cmake")
 endfunction()
 
-# tests/<folder>/*_test.py, each one ctest entry; exit code 77 means skipped.
+# tests/<folder>/*_test.py, each one ctest entry <folder>.<name>; exit code 77 means skipped.
 #   perceiver_scripts(<folder> LABELS labels...)
 function(perceiver_scripts folder)
   cmake_parse_arguments(ARG "" "" "LABELS" ${ARGN})
@@ -66,13 +67,40 @@ function(perceiver_scripts folder)
   foreach(script IN LISTS scripts)
     get_filename_component(name "${script}" NAME_WE)
     string(REGEX REPLACE "_test$" "" name "${name}")
-    add_test(NAME ${folder}.${name} COMMAND "${PERCEIVER_PYTHON}" "${script}")
-    set(labels ${ARG_LABELS})
-    if(name MATCHES "_slow$")
-      list(APPEND labels slow)
-    endif()
-    set_tests_properties(${folder}.${name} PROPERTIES LABELS "${labels}" SKIP_RETURN_CODE 77
-      TIMEOUT ${PERCEIVER_TEST_TIMEOUT} ENVIRONMENT "${PERCEIVER_TEST_ENVIRONMENT}")
+    perceiver_script(${folder}.${name} "${script}" LABELS ${ARG_LABELS}
+      ENVIRONMENT ${PERCEIVER_TEST_PROGRAM})
+  endforeach()
+endfunction()
+
+# One script. ENVIRONMENT says which program it is about.
+function(perceiver_script test script)
+  cmake_parse_arguments(ARG "" "" "LABELS;FIXTURES;ENVIRONMENT" ${ARGN})
+  add_test(NAME ${test} COMMAND "${PERCEIVER_PYTHON}" "${script}")
+  if(test MATCHES "_slow$")
+    list(APPEND ARG_LABELS slow)
+  endif()
+  set_tests_properties(${test} PROPERTIES LABELS "${ARG_LABELS}" SKIP_RETURN_CODE 77
+    FIXTURES_REQUIRED "${ARG_FIXTURES}" TIMEOUT ${PERCEIVER_TEST_TIMEOUT}
+    ENVIRONMENT "${PERCEIVER_TEST_ENVIRONMENT};${ARG_ENVIRONMENT}")
+endfunction()
+
+# The program that `make demo` builds, without LibTorch: built here by one entry, then asked what the
+# whole program is asked, by entries inference.<script of tests/system>.
+function(perceiver_inference_program)
+  set(folder "${CMAKE_BINARY_DIR}/inference")
+  add_test(NAME inference.build COMMAND sh -c
+    "'${CMAKE_COMMAND}' -S '${PROJECT_SOURCE_DIR}' -B '${folder}' -G Ninja -DPERCEIVER_TORCH=OFF \
+      -DPERCEIVER_TESTS=OFF '-DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}' \
+      '-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}' && \
+     '${CMAKE_COMMAND}' --build '${folder}' --target perceiver --parallel 2")
+  set_tests_properties(inference.build PROPERTIES LABELS system FIXTURES_SETUP inference
+    PROCESSORS 2 TIMEOUT 1500)
+  file(GLOB scripts CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/system/*_test.py")
+  foreach(script IN LISTS scripts)
+    get_filename_component(name "${script}" NAME_WE)
+    string(REGEX REPLACE "_test$" "" name "${name}")
+    perceiver_script(inference.${name} "${script}" LABELS system FIXTURES inference
+      ENVIRONMENT "PERCEIVER_PROGRAM=${folder}/bin/perceiver" PERCEIVER_WITH_TORCH=OFF)
   endforeach()
 endfunction()
 
@@ -87,5 +115,5 @@ function(perceiver_oracle name)
   add_test(NAME oracle.${name} COMMAND "${PERCEIVER_PYTHON}" "${script}")
   set_tests_properties(oracle.${name} PROPERTIES LABELS parity FIXTURES_SETUP oracle.${name}
     TIMEOUT ${PERCEIVER_TEST_TIMEOUT} SKIP_RETURN_CODE 77
-    ENVIRONMENT "${PERCEIVER_TEST_ENVIRONMENT}")
+    ENVIRONMENT "${PERCEIVER_TEST_ENVIRONMENT};${PERCEIVER_TEST_PROGRAM}")
 endfunction()

@@ -19,11 +19,12 @@ NEEDS = {
     "tokens": {"base", "spec"},
     "runtime": {"base", "kernels", "spec", "tokens"},
     "nn": {"base", "kernels", "spec", "tokens"},
-    "tasks": {"base", "spec", "io", "tokens", "nn", "runtime"},
+    "tasks": {"base", "kernels", "spec", "io", "tokens", "nn", "runtime"},
     "distributed": {"base"},
     "train": {"base", "spec", "io", "tokens", "nn", "tasks", "distributed"},
     "serve": {"base", "spec", "io", "tokens", "tasks"},
-    "cli": {"base", "spec", "io", "tokens", "nn", "runtime", "tasks", "train", "distributed", "serve"},
+    "cli": {"base", "kernels", "spec", "io", "tokens", "nn", "runtime", "tasks", "train", "distributed",
+            "serve"},
 }
 
 # First folder of a third-party include -> rooms that may have it (headers, sources).

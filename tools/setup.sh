@@ -11,9 +11,9 @@ set -eu
 TORCH="torch==2.13.0"
 ORACLES="transformers==5.23.0 numpy safetensors pillow"
 PEERS="openvino==2026.4.1 matplotlib"
-PACKAGES="g++ cmake ninja-build ccache pkg-config
-  nlohmann-json3-dev libcli11-dev zlib1g-dev libdnnl-dev libgtest-dev libgmock-dev libbenchmark-dev
-  libavformat-dev libavcodec-dev libavutil-dev libavfilter-dev libswscale-dev libswresample-dev"
+PROGRAM="g++ cmake ninja-build pkg-config nlohmann-json3-dev libcli11-dev libdnnl-dev
+  libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev"
+PACKAGES="$PROGRAM ccache zlib1g-dev libgtest-dev libgmock-dev libbenchmark-dev"
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -30,17 +30,19 @@ python_is_ready() {
   python3 -c 'import venv, ensurepip' >/dev/null 2>&1
 }
 
+# install_packages PACKAGE...; python3-venv is a word for a Python that can make environments.
 install_packages() {
   if ! command -v apt-get >/dev/null 2>&1 || ! command -v dpkg-query >/dev/null 2>&1; then
-    # shellcheck disable=SC2086
-    say "not a Debian system; make sure it has the equivalents of:" $PACKAGES python3-venv
+    say "not a Debian system; make sure it has the equivalents of: $*"
     return
   fi
   missing=""
-  for package in $PACKAGES; do
-    is_installed "$package" || missing="$missing $package"
+  for package in "$@"; do
+    case "$package" in
+      python3-venv) python_is_ready || missing="$missing $package" ;;
+      *) is_installed "$package" || missing="$missing $package" ;;
+    esac
   done
-  python_is_ready || missing="$missing python3-venv"
   if [ -z "$missing" ]; then
     say "all Debian packages are there"
     return
@@ -144,8 +146,10 @@ install_peers() {
 [ $# -eq 2 ] || fail "usage: tools/setup.sh packages|torch|oracles|peers BUILD_FOLDER"
 mkdir -p "$2/.setup"
 build="$(cd "$2" && pwd)"
+# shellcheck disable=SC2086
 case "$1" in
-  packages) install_packages ;;
+  program) install_packages $PROGRAM ;;
+  packages) install_packages $PACKAGES python3-venv ;;
   torch) install_torch ;;
   oracles) install_oracles ;;
   peers) install_peers ;;

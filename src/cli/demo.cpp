@@ -148,9 +148,7 @@ void add_demo(Program& program) {
   verb->add_option("--page", o->page, "HTML page to write; empty for none")
       ->type_name("FILE")
       ->capture_default_str();
-  verb->add_option("--threads", o->choice.num_threads, "CPU threads; 0 = all cores")
-      ->type_name("N")
-      ->check(CLI::Range(0, 4096));
+  add_engine_options(verb, o->choice);
   program.on(verb, [o] { return run(*o); });
 }
 

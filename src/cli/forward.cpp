@@ -8,7 +8,6 @@
 
 #include "cli/output.h"
 #include "cli/program.h"
-#include "perceiver/base/error.h"
 #include "perceiver/base/json.h"
 #include "perceiver/base/str.h"
 #include "perceiver/io/safetensors.h"
@@ -32,8 +31,6 @@ struct Options {
   ModelOptions model;
   std::string inputs;
   std::string outputs;
-  std::string plan = "auto";
-  std::string memory_budget;
   std::string stats;
   int repeat = 1;
   bool gemm_peak = false;
@@ -41,13 +38,7 @@ struct Options {
 
 int run(const Options& o) {
   tasks::ForwardOptions options;
-  if (!o.memory_budget.empty()) {
-    try {
-      options.memory_budget = tasks::parse_bytes(o.memory_budget);
-    } catch (const Error& error) {
-      throw UsageError(cat("--memory-budget: ", error.what()));
-    }
-  }
+  options.memory_budget = o.model.choice.memory_budget;
   options.double_precision = o.model.choice.precision == "fp64";
   tasks::require_writable(o.outputs);
   if (!o.stats.empty()) {
@@ -74,12 +65,12 @@ int run(const Options& o) {
   }
   stats.peak_rss_bytes = tasks::peak_rss_bytes();
   tasks::describe_run(*model.engine, tensors, answers, stats);
+  stats.requested_plan = o.model.choice.plan;
   io::write_safetensors(o.outputs, answers);
   if (o.gemm_peak) {
     stats.gemm_peak_flops = tasks::measure_gemm_peak(o.model.choice.num_threads);
   }
   Json json = tasks::stats_to_json(stats);
-  json["requested_plan"] = o.plan;
   if (!o.stats.empty()) {
     write_json(o.stats, json);
   }
@@ -106,13 +97,6 @@ void add_forward(Program& program) {
   add_model_options(verb, o->model);
   verb->add_option("--inputs,-i", o->inputs, "Tensors to read")->type_name("FILE")->required();
   verb->add_option("--outputs,-o", o->outputs, "Tensors to write")->type_name("FILE")->required();
-  verb->add_option("--plan", o->plan, "Order of attention: auto, textbook, absorbed, factored")
-      ->type_name("NAME")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "textbook", "absorbed", "factored"}));
-  verb->add_option("--memory-budget", o->memory_budget,
-                   "Working memory of one decoder block, e.g. 512MiB")
-      ->type_name("SIZE");
   verb->add_option("--repeat", o->repeat, "Run so many times, for timing")
       ->type_name("K")
       ->capture_default_str()

@@ -6,10 +6,13 @@
 #include "cli/output.h"
 #include "cli/program.h"
 #include "perceiver/base/str.h"
+#include "perceiver/kernels/dispatch.h"
 #include "perceiver/spec/cost.h"
 #include "perceiver/spec/hugging_face.h"
+#include "perceiver/spec/memory.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
+#include "perceiver/spec/plan.h"
 #include "perceiver/spec/presets.h"
 
 namespace perceiver::cli {
@@ -18,7 +21,17 @@ namespace {
 struct Options {
   std::string model;
   std::string preset;
-  int64_t outputs = -1;
+  std::string plan = "auto";
+  PlanRequest request;
+};
+
+/// What is printed of one model.
+struct Description {
+  ModelSpec spec;
+  ModelShape shape;
+  ModelCost cost;
+  std::vector<AttentionPlan> plans;
+  std::vector<StageMemory> memory;
 };
 
 const char* kind_name(InputKind kind) {
@@ -112,8 +125,8 @@ void print_shapes(const ModelSpec& spec, const ModelShape& shape) {
 }
 
 void print_attention(const ModelSpec& spec, const ModelShape& shape) {
-  Table table({"ATTENTION", "FROM", "TO", "HEADS", "QK", "V", "MLP", "PLAN"},
-              {false, false, false, true, true, true, true, false});
+  Table table({"ATTENTION", "FROM", "TO", "HEADS", "QK", "V", "MLP"},
+              {false, false, false, true, true, true, true});
   const auto side = [](int64_t rows, int64_t channels) {
     return cat(rows > 0 ? grouped(rows) : std::string("any"), " x ", channels);
   };
@@ -121,7 +134,7 @@ void print_attention(const ModelSpec& spec, const ModelShape& shape) {
   const auto add = [&](const char* name, const AttentionShape& a, const std::string& from,
                        const std::string& to) {
     table.add({name, from, to, cat(a.num_heads), cat(a.qk_channels), cat(a.v_channels),
-               cat(a.mlp_channels), "textbook"});
+               cat(a.mlp_channels)});
   };
   const std::string latent_side = side(latents, spec.encoder.latent_channels);
   add("encode", shape.encoder_cross, side(shape.num_inputs, shape.input_channels), latent_side);
@@ -132,57 +145,124 @@ void print_attention(const ModelSpec& spec, const ModelShape& shape) {
   std::cout << table.text() << "\n";
 }
 
-Json cost_to_json(const ModelCost& cost) {
+void print_plans(const std::vector<AttentionPlan>& plans) {
+  Table table({"PLAN OF", "ORDER", "FLOP", "TEXTBOOK"}, {false, false, true, true});
+  std::string reasons;
+  for (const AttentionPlan& plan : plans) {
+    table.add(
+        {plan.attention, plan_name(plan.plan), metric(plan.flops), metric(plan.textbook_flops)});
+    reasons += cat("  ", plan.attention, ": ", plan.reason, "\n");
+  }
+  std::cout << table.text() << reasons << "\n";
+}
+
+void print_cost(const Description& model) {
+  Table table({"STAGE", "PARAMETERS", "TEXTBOOK FLOP", "SCORES IF WHOLE", "WEIGHTS", "WORKING", ""},
+              {false, true, true, true, true, true, false});
+  double weights = 0;
+  for (size_t i = 0; i < model.cost.stages.size(); ++i) {
+    const StageCost& stage = model.cost.stages[i];
+    const StageMemory& memory = model.memory[i];
+    weights += memory.weight_bytes;
+    table.add({stage.stage, grouped(stage.parameters), metric(stage.flops),
+               stage.score_bytes > 0 ? byte_size(stage.score_bytes) : "",
+               memory.weight_bytes > 0 ? byte_size(memory.weight_bytes) : "",
+               memory.working_bytes > 0 ? byte_size(memory.working_bytes) : "", memory.working});
+  }
+  table.add({"total", grouped(model.cost.parameters), metric(model.cost.flops), "",
+             byte_size(weights), cat("about ", byte_size(peak_bytes(model.memory) - weights))});
+  std::cout
+      << table.text()
+      << "\nFLOP per forward, multiply and add counted separately. Memory of the engine runtime "
+         "in\n"
+         "float32, estimated. Scores are worked on in tiles; no score matrix is ever whole.\n";
+}
+
+void print_kernels() {
+  std::string line = "\nKernels:";
+  for (const kernels::KernelSet& set : kernels::kernel_sets()) {
+    line += cat(" ", set.name, set.active ? " (used)" : cat(" (", set.reason, ")"), ";");
+  }
+  line.back() = '.';
+  std::cout << line << "\n";
+}
+
+Json kernels_json() {
+  Json json = Json::array();
+  for (const kernels::KernelSet& set : kernels::kernel_sets()) {
+    json.push_back({{"name", set.name},
+                    {"active", set.active},
+                    {"runs_here", set.runs_here},
+                    {"reason", set.reason}});
+  }
+  return json;
+}
+
+Json to_json(const Description& model) {
   Json stages = Json::array();
-  for (const StageCost& stage : cost.stages) {
+  for (size_t i = 0; i < model.cost.stages.size(); ++i) {
+    const StageCost& stage = model.cost.stages[i];
     stages.push_back({{"stage", stage.stage},
                       {"parameters", stage.parameters},
                       {"flops", stage.flops},
                       {"score_bytes", stage.score_bytes},
-                      {"plan", "textbook"}});
+                      {"weight_bytes", model.memory[i].weight_bytes},
+                      {"working_bytes", model.memory[i].working_bytes}});
   }
-  return {{"stages", stages}, {"parameters", cost.parameters}, {"flops", cost.flops}};
+  Json plans = Json::array();
+  for (const AttentionPlan& plan : model.plans) {
+    plans.push_back({{"attention", plan.attention},
+                     {"plan", plan_name(plan.plan)},
+                     {"reason", plan.reason},
+                     {"flops", plan.flops},
+                     {"textbook_flops", plan.textbook_flops}});
+  }
+  return {{"stages", stages},
+          {"plans", plans},
+          {"kernels", kernels_json()},
+          {"parameters", model.cost.parameters},
+          {"flops", model.cost.flops},
+          {"peak_bytes", peak_bytes(model.memory)},
+          {"spec", spec_to_json(model.spec)},
+          {"inputs", model.shape.num_inputs},
+          {"input_channels", model.shape.input_channels},
+          {"outputs", model.shape.num_outputs},
+          {"query_channels", model.shape.query_channels}};
 }
 
-void print_cost(const ModelCost& cost) {
-  Table table({"STAGE", "PARAMETERS", "FLOP", "SCORES IF WHOLE"}, {false, true, true, true});
-  for (const StageCost& stage : cost.stages) {
-    table.add({stage.stage, grouped(stage.parameters), metric(stage.flops),
-               stage.score_bytes > 0 ? byte_size(stage.score_bytes) : ""});
-  }
-  table.add({"total", grouped(cost.parameters), metric(cost.flops)});
-  std::cout
-      << table.text()
-      << "\nFLOP per forward at batch 1, multiply and add counted separately. Scores are worked\n"
-         "on in tiles; no score matrix is ever whole.\n";
+Description describe(const Options& o) {
+  Description model;
+  model.spec = o.model.empty() ? named_preset(o.preset) : tasks::load_spec(o.model);
+  model.shape = resolve(model.spec);
+  model.cost = textbook_cost(model.spec, o.request.num_outputs);
+  PlanRequest request = o.request;
+  request.wanted = parse_plan(o.plan);
+  model.plans = plan_attentions(model.spec, request);
+  model.memory = estimate_memory(model.spec, model.plans, request);
+  return model;
 }
 
 int run(const Options& o) {
   if (o.model.empty() && o.preset.empty()) {
     return list_presets();
   }
-  ModelSpec spec = o.model.empty() ? named_preset(o.preset) : tasks::load_spec(o.model);
-  const ModelShape shape = resolve(spec);
-  const ModelCost cost = textbook_cost(spec, o.outputs);
+  const Description model = describe(o);
   if (output_mode().json) {
-    Json json = cost_to_json(cost);
-    json["spec"] = spec_to_json(spec);
-    json["inputs"] = shape.num_inputs;
-    json["input_channels"] = shape.input_channels;
-    json["outputs"] = shape.num_outputs;
-    json["query_channels"] = shape.query_channels;
-    print_json(json);
+    print_json(to_json(model));
     return 0;
   }
+  const ModelSpec& spec = model.spec;
   std::cout << (spec.name.empty() ? std::string("model") : printable(spec.name)) << ": "
-            << grouped(cost.parameters) << " parameters"
+            << grouped(model.cost.parameters) << " parameters"
             << (spec.architecture.empty() ? "" : ", transformers class " + spec.architecture)
             << "\n"
             << spec.encoder.num_latents << " latents x " << spec.encoder.latent_channels
             << " channels; " << process_text(spec.encoder) << "\n\n";
-  print_shapes(spec, shape);
-  print_attention(spec, shape);
-  print_cost(cost);
+  print_shapes(spec, model.shape);
+  print_attention(spec, model.shape);
+  print_plans(model.plans);
+  print_cost(model);
+  print_kernels();
   return 0;
 }
 
@@ -199,7 +279,12 @@ void add_info(Program& program) {
   verb->add_option("--preset", o->preset, "A built-in description")
       ->type_name("NAME")
       ->excludes(model);
-  verb->add_option("--num-outputs", o->outputs, "Count the work of so many decoded rows")
+  verb->add_option("--plan", o->plan, "Order of attention to describe: auto, or one forced")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "textbook", "absorbed", "factored"}));
+  verb->add_option("--num-outputs", o->request.num_outputs,
+                   "Count the work of so many decoded rows")
       ->type_name("N")
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
   program.on(verb, [o] { return run(*o); });

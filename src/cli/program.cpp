@@ -8,6 +8,7 @@
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/spec/presets.h"
+#include "perceiver/tasks/forward.h"
 
 #ifndef PERCEIVER_VERSION
 #define PERCEIVER_VERSION "0.1.0"
@@ -72,30 +73,55 @@ void add_model_options(CLI::App* verb, ModelOptions& options, const std::string&
   if (fallback.empty()) {
     model->required();
   }
-  verb->add_option("--engine", options.choice.engine, "Engine: auto or nn")
+  add_engine_options(verb, options.choice);
+}
+
+void add_engine_options(CLI::App* verb, tasks::EngineChoice& choice) {
+  verb->add_option("--engine", choice.engine,
+                   "Engine: " + tasks::engine_names() +
+                       "; auto takes runtime unless fp64 or a GPU is asked for")
       ->type_name("NAME")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "nn", "runtime"}));
-  verb->add_option("--precision", options.choice.precision, "Arithmetic: fp32, bf16 or fp64")
+  verb->add_option("--precision", choice.precision, "Arithmetic: fp32, bf16 or fp64")
       ->type_name("TYPE")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "bf16", "fp64"}));
-  verb->add_option("--device", options.choice.device, "cpu, cuda or cuda:N")
+  verb->add_option("--plan", choice.plan,
+                   "Order of attention: auto, textbook, absorbed, factored (docs/plans.md)")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "textbook", "absorbed", "factored"}));
+  verb->add_option("--device", choice.device, "cpu, cuda or cuda:N")
       ->type_name("NAME")
       ->capture_default_str();
-  verb->add_option("--threads", options.choice.num_threads, "CPU threads; 0 = all cores")
+  verb->add_option("--threads", choice.num_threads, "CPU threads; 0 = all cores")
       ->type_name("N")
       ->check(CLI::Range(0, 4096));
+  verb->add_option_function<std::string>(
+          "--memory-budget",
+          [&choice](const std::string& size) {
+            try {
+              choice.memory_budget = tasks::parse_bytes(size);
+            } catch (const Error& error) {
+              throw UsageError(cat("--memory-budget: ", error.what()));
+            }
+          },
+          "Working memory of one block of tokens or rows, e.g. 512MiB")
+      ->type_name("SIZE");
 }
 
 std::string models_folder() {
   std::error_code failure;
   const fs::path program = fs::read_symlink("/proc/self/exe", failure).parent_path();
-  // Installed, in the build folder, run from the source tree.
-  const std::vector<fs::path> places{program / "../share/perceiver/models",
-                                     program / "../../models", fs::path("models")};
+  std::vector<fs::path> places{program / "../share/perceiver/models"};  // installed
+  // Built in a folder of the source tree (build/bin, build/inference/bin), or run from it.
+  for (const char* up : {"../..", "../../.."}) {
+    places.push_back(program / up / "models");
+  }
+  places.emplace_back("models");
   for (const fs::path& place : places) {
-    if (fs::is_directory(place, failure)) {
+    if (fs::is_directory(place / "demo", failure)) {
       return place.lexically_normal().string();
     }
   }

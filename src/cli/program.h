@@ -38,6 +38,8 @@ struct ModelOptions {
 };
 /// @param fallback  name of the embedded model used when --model is absent; empty = required
 void add_model_options(CLI::App* verb, ModelOptions& options, const std::string& fallback = "");
+/// Its part that says how to run one. `choice` must outlive parsing.
+void add_engine_options(CLI::App* verb, tasks::EngineChoice& choice);
 
 /// A shipped model ("byte-mlm-perceiver"): beside the program or in the source tree.
 /// @throws Error(kIo) saying where it was looked for

@@ -1,24 +1,15 @@
 #pragma once
 
-extern "C" {
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
-#include <libavutil/frame.h>
-#include <libavutil/imgutils.h>
-#include <libavutil/opt.h>
-#include <libavutil/pixdesc.h>
-#include <libswresample/swresample.h>
-#include <libswscale/swscale.h>
-}
-
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "io/ffmpeg_lazy.h"
+
 // Owning handles for FFmpeg's objects, and its error codes as text.
 namespace perceiver::io::ffmpeg {
 
-template <auto kFree>
+template <const auto& kFree>
 struct FreeByAddress {
   template <typename T>
   void operator()(T* object) const {

@@ -2,10 +2,6 @@
 #include <cctype>
 #include <cstring>
 
-extern "C" {
-#include <libavutil/crc.h>
-}
-
 #include "io/byte_order.h"
 #include "io/ffmpeg_common.h"
 #include "io/orientation.h"

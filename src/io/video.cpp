@@ -4,10 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-extern "C" {
-#include <libavutil/display.h>
-}
-
 #include "io/ffmpeg_common.h"
 #include "io/media_input.h"
 #include "io/orientation.h"

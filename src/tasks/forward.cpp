@@ -56,6 +56,30 @@ Array move_axis_last(const Array& array, int64_t axis) {
   return out;
 }
 
+// Index after the last valid token of example `b`; 0 = none is.
+int64_t last_valid(const Array& mask, int64_t b) {
+  const bool* row = mask.data<bool>() + b * mask.size(1);
+  int64_t end = mask.size(1);
+  while (end > 0 && !row[end - 1]) {
+    --end;
+  }
+  return end;
+}
+
+// [B, M] -> [B, count]
+Array first_columns(const Array& array, int64_t count) {
+  if (array.size(1) == count) {
+    return array;
+  }
+  Array out = Array::zeros(array.dtype(), {array.size(0), count});
+  const int64_t width = dtype_size(array.dtype());
+  for (int64_t b = 0; b < array.size(0); ++b) {
+    std::memcpy(out.mutable_bytes() + b * count * width, array.bytes() + b * array.size(1) * width,
+                static_cast<size_t>(count * width));
+  }
+  return out;
+}
+
 class CallBuilder {
  public:
   CallBuilder(const ModelSpec& spec, const ArrayMap& tensors, const ForwardOptions& options)
@@ -72,6 +96,7 @@ class CallBuilder {
     refuse_unknown();
     call_.request.progress = options_.progress;
     ask_all_rows();
+    cut_padding();
     if (options_.memory_budget > 0) {
       call_.request.rows_per_block = rows_for_budget(spec_, batch_, options_.memory_budget);
     }
@@ -265,6 +290,41 @@ class CallBuilder {
       points.resize(static_cast<size_t>(output.index_dims.at(0)));
       std::iota(points.begin(), points.end(), int64_t{0});
     }
+  }
+
+  // Tokens that no example attends to need not be read: a short text padded to the longest one the
+  // model takes costs what the short text costs.
+  void cut_padding() {
+    if (spec_.inputs.size() != 1 || spec_.inputs[0].kind != InputKind::kText ||
+        call_.inputs.masks.empty() || rows_follow_tokens()) {
+      return;
+    }
+    Array& ids = call_.inputs.arrays.begin()->second;
+    Array& mask = call_.inputs.masks.begin()->second;
+    int64_t longest = 0;
+    for (int64_t b = 0; b < mask.size(0); ++b) {
+      const int64_t valid = last_valid(mask, b);
+      if (valid == 0) {
+        return;  // what an example without any valid token reads is the mean over all of them
+      }
+      longest = std::max(longest, valid);
+    }
+    ids = first_columns(ids, longest);
+    mask = first_columns(mask, longest);
+    const bool* valid = mask.data<bool>();
+    if (std::all_of(valid, valid + mask.numel(), [](bool v) { return v; })) {
+      call_.inputs.masks.clear();
+    }
+  }
+
+  // Whether what is decoded depends on how many tokens there are.
+  bool rows_follow_tokens() const {
+    return std::any_of(spec_.outputs.begin(), spec_.outputs.end(), [&](const OutputSpec& output) {
+      return !output.of_input.empty() &&
+             (output.head != HeadKind::kTiedEmbedding || output.concat_input ||
+              output.query == QueryKind::kInputTokens || output.query == QueryKind::kInputContent ||
+              call_.request.points.count(output.name) == 0);
+    });
   }
 
   void add_queries(const OutputSpec& output) {

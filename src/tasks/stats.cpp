@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "perceiver/kernels/dispatch.h"
 #include "perceiver/spec/cost.h"
 #include "perceiver/spec/model_shape.h"
 
@@ -33,20 +34,37 @@ void describe_run(const Engine& engine, const ArrayMap& tensors, const ArrayMap&
                   RunStats& stats) {
   const ModelSpec& spec = engine.spec();
   stats.engine = engine.name();
-  stats.plan = {{"encoder", "textbook"}, {"process", "textbook"}};
-  if (spec.decoder.kind == DecoderKind::kCrossAttend) {
-    stats.plan["decoder"] = "textbook";
+  stats.kernels = kernels::active_kernels();
+  stats.attentions = engine.plans();
+  std::map<std::string, double> most;
+  for (const UsedPlan& used : stats.attentions) {
+    // Where an attention ran in several orders, the one that did most of its work speaks for it.
+    if (const auto known = most.find(used.attention);
+        known == most.end() || used.flops > known->second) {
+      most[used.attention] = used.flops;
+      stats.plan[used.attention] = used.plan;
+    }
   }
   const int64_t batch = answers.empty() ? 1 : answers.begin()->second.size(0);
   stats.flops = static_cast<double>(batch) * textbook_cost(spec, decoded_rows(spec, tensors)).flops;
 }
 
 Json stats_to_json(const RunStats& stats) {
+  Json attentions = Json::array();
+  for (const UsedPlan& used : stats.attentions) {
+    attentions.push_back({{"attention", used.attention},
+                          {"plan", used.plan},
+                          {"reason", used.reason},
+                          {"flops", used.flops}});
+  }
   Json json{{"load_seconds", stats.load_seconds},
             {"forward_seconds", stats.forward_seconds},
             {"peak_rss_bytes", stats.peak_rss_bytes},
             {"engine", stats.engine},
+            {"kernels", stats.kernels},
+            {"requested_plan", stats.requested_plan},
             {"plan", stats.plan},
+            {"attentions", attentions},
             {"flops", stats.flops}};
   if (stats.gemm_peak_flops) {
     json["gemm_peak_flops"] = *stats.gemm_peak_flops;

@@ -7,8 +7,8 @@ import struct
 import unittest
 import zlib
 
-from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, SENTIMENT, SERIES, SystemTest, main, png,
-                     read_safetensors, run, write_safetensors, zeros)
+from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, SENTIMENT, SERIES, WITH_TORCH, SystemTest,
+                     main, png, read_safetensors, run, write_safetensors, zeros)
 
 
 class Usage(SystemTest):
@@ -34,9 +34,12 @@ class Usage(SystemTest):
             (["init", "--preset", "modelnet4", self.path("new")], ["did you mean 'modelnet40'"]),
             (["flow", "-m", model, "a.png", "b.png"], ["--out"]),
             (["flow", "-m", model, "a.png", "b.png", "-o", "c.txt"], [".flo"]),
-            (["train", "recipe.json", "--set", "nonsense"], ["--set", "key=value"]),
+            (["demo", "--plan", "magic"], ["--plan", "textbook"]),
+            (["info", "--preset", "timeseries", "--plan", "magic"], ["--plan", "factored"]),
             (["fill-mask"], ["text"]),
         ]
+        if WITH_TORCH:
+            cases.append((["train", "recipe.json", "--set", "nonsense"], ["--set", "key=value"]))
         for arguments, says in cases:
             with self.subTest(arguments=arguments):
                 self.bad(*arguments, code=2, says=says)
@@ -218,6 +221,7 @@ class Inputs(SystemTest):
         self.bad("forward", "-m", self.path("series"), "-i", self.path("absent"), "-o",
                  self.path("o"), says=["absent", "No such file"])
 
+    @unittest.skipUnless(WITH_TORCH, "this program does not train")
     def test_recipes(self):
         recipe = self.path("recipe.json")
         self.bad("train", recipe, says=["recipe.json", "No such file"])

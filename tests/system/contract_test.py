@@ -3,8 +3,10 @@
 import json
 import unittest
 
-from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, SERIES, SHARED, SystemTest, main,
-                     read_safetensors, write_safetensors, zeros)
+from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, SERIES, SHARED, WITH_TORCH, SystemTest,
+                     main, read_safetensors, write_safetensors, zeros)
+
+ENGINES = ("runtime", "nn") if WITH_TORCH else ("runtime",)
 
 
 class Forward(SystemTest):
@@ -73,29 +75,93 @@ class Forward(SystemTest):
         for a, b in zip(whole["logits"][2][20:25], some["logits"][2][:5]):
             self.assertAlmostEqual(a, b, delta=1e-5)
 
-    def test_stats_say_what_the_run_cost(self):
+    def stats(self, model, tensors, *options):
         stats = self.path("stats.json")
-        self.forward("series", {"inputs": zeros("F32", [2, 20, 2])}, "--stats", stats, "--repeat", 3,
-                     "--plan", "factored", "--threads", 1, "--gemm-peak")
-        said = json.loads(stats.read_text())
+        self.forward(model, tensors, "--stats", stats, *options)
+        return json.loads(stats.read_text())
+
+    def test_stats_say_what_the_run_cost(self):
+        said = self.stats("series", {"inputs": zeros("F32", [2, 20, 2])}, "--repeat", 3, "--threads", 1,
+                          "--gemm-peak")
         self.assertEqual(len(said["forward_seconds"]), 3)
         self.assertTrue(all(seconds > 0 for seconds in said["forward_seconds"]))
         self.assertGreater(said["load_seconds"], 0)
         self.assertGreater(said["peak_rss_bytes"], 1 << 20)
-        self.assertEqual(said["engine"], "nn")
-        self.assertEqual(set(said["plan"].values()), {"textbook"})  # what a forced plan fell back to
+        self.assertEqual(said["engine"], "runtime")
+        self.assertEqual(said["requested_plan"], "auto")
+        self.assertTrue(said["kernels"])
         self.assertGreater(said["flops"], 0)
         self.assertGreater(said["gemm_peak_flops"], 1e8)
+        for one in said["attentions"]:
+            self.assertIn(one["plan"], ("textbook", "absorbed", "factored"))
+            self.assertTrue(one["reason"])
+            self.assertGreater(one["flops"], 0)
+        self.assertEqual({one["attention"] for one in said["attentions"]}, set(said["plan"]))
+        self.assertIn("encoder.cross_attend.0", said["plan"])
+
+    def test_a_forced_plan_runs_or_says_why_not(self):
+        inputs = {"series": {"inputs": zeros("F32", [1, 20, 2])},
+                  "language": {"inputs": ("I64", [1, 3], [4, 70, 5])}}
+        for engine in ENGINES:
+            with self.subTest(engine=engine):
+                for plan in ("textbook", "absorbed"):
+                    said = self.stats("series", inputs["series"], "--plan", plan, "--engine", engine)
+                    self.assertEqual(said["engine"], engine)
+                    self.assertEqual(said["requested_plan"], plan)
+                    self.assertEqual(said["plan"]["encoder.cross_attend.0"], plan)
+                said = self.stats("series", inputs["series"], "--plan", "factored", "--engine", engine)
+                self.assertEqual(said["plan"]["encoder.cross_attend.0"], "factored")
+                self.assertEqual(said["plan"]["encoder.self_attend"], "textbook")
+                # learned positions: nothing to factor, and the stats say so
+                said = self.stats("language", inputs["language"], "--plan", "factored", "--engine",
+                                  engine)
+                self.assertEqual(said["plan"]["encoder.cross_attend.0"], "absorbed")
+                reasons = {one["attention"]: one["reason"] for one in said["attentions"]}
+                self.assertIn("factored", reasons["encoder.cross_attend.0"])
+
+    def test_every_engine_and_plan_gives_the_same_answer(self):
+        calls = {"series": {"inputs": ("F32", [2, 20, 2], [i % 13 / 7 - 1 for i in range(80)])},
+                 "pictures": {"inputs": ("F32", [1, 12, 10, 3], [i % 11 / 5 - 1 for i in range(360)])},
+                 "language": {"inputs": ("I64", [2, 5], [4, 70, 71, 72, 5, 4, 90, 5, 0, 0]),
+                              "attention_mask": ("I64", [2, 5], [1, 1, 1, 1, 1, 1, 1, 1, 0, 0])},
+                 "multimodal": self.multimodal_inputs(), "flow": {"inputs": (
+                     "F32", [1, 2, 27, 24, 32], [i % 17 / 8 - 1 for i in range(2 * 27 * 24 * 32)])}}
+        for model, tensors in calls.items():
+            truth = self.forward(model, tensors, "--engine", ENGINES[-1], "--plan", "textbook")
+            for engine in ENGINES:
+                for plan in ("auto", "textbook", "absorbed", "factored"):
+                    with self.subTest(model=model, engine=engine, plan=plan):
+                        answers = self.forward(model, tensors, "--engine", engine, "--plan", plan)
+                        self.assertEqual(self.shapes(answers), self.shapes(truth))
+                        for name, (_, _, values) in truth.items():
+                            worst = max(abs(a - b) for a, b in zip(values, answers[name][2]))
+                            self.assertLess(worst, 1e-4, name)
 
     def test_precisions(self):
         tensors = {"inputs": ("F32", [1, 20, 2], [i / 7 for i in range(40)])}
-        exact = self.forward("series", tensors, "--precision", "fp64")
-        self.assertEqual(exact["logits"][0], "F64")
-        for precision, tolerance in [("fp32", 1e-5), ("bf16", 0.1)]:
-            rough = self.forward("series", tensors, "--precision", precision)
-            self.assertEqual(rough["logits"][0], "F32")
-            for a, b in zip(exact["logits"][2], rough["logits"][2]):
-                self.assertAlmostEqual(a, b, delta=tolerance)
+        exact = self.forward("series", tensors)
+        if WITH_TORCH:
+            self.assertEqual(self.stats("series", tensors, "--precision", "fp64")["engine"], "nn")
+            exact = self.forward("series", tensors, "--precision", "fp64")
+            self.assertEqual(exact["logits"][0], "F64")
+        for engine in ENGINES:
+            for precision, tolerance in [("fp32", 1e-5), ("bf16", 0.1)]:
+                rough = self.forward("series", tensors, "--precision", precision, "--engine", engine)
+                self.assertEqual(rough["logits"][0], "F32")
+                for a, b in zip(exact["logits"][2], rough["logits"][2]):
+                    self.assertAlmostEqual(a, b, delta=tolerance)
+
+    def test_what_an_engine_cannot_do_is_told(self):
+        write_safetensors(self.path("in.safetensors"), {"inputs": zeros("F32", [1, 20, 2])})
+        files = ["forward", "-m", self.path("series"), "-i", self.path("in.safetensors"), "-o",
+                 self.path("never.safetensors")]
+        self.bad(*files, "--engine", "runtime", "--precision", "fp64", says=["runtime", "fp64"])
+        self.bad(*files, "--engine", "runtime", "--device", "cuda", says=["runtime", "cuda"])
+        self.bad(*files, "--device", "warp", says=["warp"] if WITH_TORCH else ["LibTorch"])
+        if not WITH_TORCH:
+            self.bad(*files, "--engine", "nn", says=["LibTorch"])
+            self.bad(*files, "--precision", "fp64", says=["LibTorch"])
+        self.assertFalse(self.path("never.safetensors").exists())
 
     def test_json_lists_the_outputs(self):
         write_safetensors(self.path("in.safetensors"), {"inputs": zeros("F32", [1, 20, 2])})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(os.environ.get("PERCEIVER_SOURCE_DIR", Path(__file__).resolve().parents[2]))
 PROGRAM = os.environ.get("PERCEIVER_PROGRAM", str(ROOT / "build/bin/perceiver"))
+WITH_TORCH = os.environ.get("PERCEIVER_WITH_TORCH", "ON") == "ON"
 SHARED = Path(os.environ.get("PERCEIVER_SHARED", ROOT / "../shared"))
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}

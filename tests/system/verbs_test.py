@@ -4,8 +4,8 @@ import json
 import unittest
 from pathlib import Path
 
-from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, ROOT, SENTIMENT, SERIES, SHARED, SystemTest,
-                     main, png, read_safetensors, run)
+from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, ROOT, SENTIMENT, SERIES, SHARED, WITH_TORCH,
+                     SystemTest, main, png, read_safetensors, run)
 
 VERBS = ("demo", "info", "forward", "fill-mask", "classify", "flow", "autoencode", "convert", "init",
          "verify", "train", "eval")
@@ -36,11 +36,22 @@ class Info(SystemTest):
 
     def test_describes_a_preset_per_stage(self):
         answer = self.good("info", "--preset", "vision-perceiver-fourier")
-        for text in ("48,440,627", "50,176 x 261", "512 x 1024", "encode", "decode", "textbook"):
+        for text in ("48,440,627", "50,176 x 261", "512 x 1024", "encode", "decode", "textbook",
+                     "factored", "absorbed would be", "Kernels:", "softmax state", "185 MiB"):
             self.assertIn(text, answer.out)
         said = self.good("info", "--preset", "vision-perceiver-fourier", "--json").json
         self.assertAlmostEqual(said["flops"], 406.1e9, delta=0.1e9)
         self.assertEqual(said["spec"]["encoder"]["num_latents"], 512)
+        plans = {one["attention"]: one for one in said["plans"]}
+        self.assertEqual(plans["encoder.cross_attend.0"]["plan"], "factored")
+        self.assertLess(plans["encoder.cross_attend.0"]["flops"], 4e9)
+        self.assertGreater(plans["encoder.cross_attend.0"]["textbook_flops"], 40e9)
+        self.assertEqual([one["active"] for one in said["kernels"]].count(True), 1)
+        self.assertGreater(said["peak_bytes"], 4 * 48440627)
+        forced = self.good("info", "--preset", "vision-perceiver-learned", "--plan", "factored",
+                           "--json").json["plans"]
+        self.assertEqual(forced[0]["plan"], "absorbed")
+        self.assertIn("learned positions", forced[0]["reason"])
 
     def test_describes_a_folder(self):
         for model in ("series", "language"):
@@ -183,6 +194,19 @@ class Verify(SystemTest):
         self.assertEqual(answer.code, 1)
         self.assertFalse(answer.json["pass"])
         self.assertIn("NOT verified", run("verify", "-m", self.path("language")).out)
+
+
+@unittest.skipIf(WITH_TORCH, "this program trains")
+class WithoutTraining(SystemTest):
+    def test_train_and_eval_say_what_is_missing(self):
+        for verb in ("train", "eval"):
+            self.bad(verb, ROOT / "recipes/mnist.json", "--out", self.path("never"), "--set", "a=b",
+                     says=[verb, "without LibTorch", "make build"])
+            self.assertIn("not in this build", self.good(verb, "--help").out)
+        self.assertFalse(self.path("never").exists())
+
+    def test_help_offers_only_what_is_there(self):
+        self.assertNotIn("nn", self.good("forward", "--help").out.split("Engine:")[1].split(";")[0])
 
 
 SHIPPED = all((ROOT / "models" / name).is_dir() for name in ("mnist-perceiver", "byte-mlm-perceiver"))

@@ -177,6 +177,35 @@ TEST_F(BundleTest, UnknownEnginesAndPrecisionsAreNamed) {
   const Bundle bundle = random_bundle(series_spec());
   EXPECT_THROW(make_engine(bundle, {.engine = "warp"}), Error);
   EXPECT_THROW(make_engine(bundle, {.precision = "fp3"}), Error);
+  EXPECT_THROW(make_engine(bundle, {.plan = "magic"}), Error);
+}
+
+TEST_F(BundleTest, RuntimeIsTheDefaultAndSaysWhatItCannot) {
+  const Bundle bundle = random_bundle(series_spec());
+  EXPECT_EQ(make_engine(bundle)->name(), "runtime");
+  EXPECT_EQ(make_engine(bundle, {.precision = "bf16"})->name(), "runtime");
+  const std::vector<EngineChoice> beyond{{.engine = "runtime", .precision = "fp64"},
+                                         {.engine = "runtime", .device = "cuda"}};
+  for (const EngineChoice& choice : beyond) {
+    EXPECT_THROW(make_engine(bundle, choice), Error);
+  }
+  if (engine_names().find("nn") == std::string::npos) {  // a program without LibTorch
+    EXPECT_THROW(make_engine(bundle, {.engine = "nn"}), Error);
+    EXPECT_THROW(make_engine(bundle, {.precision = "fp64"}), Error);
+  } else {
+    EXPECT_EQ(make_engine(bundle, {.engine = "nn"})->name(), "nn");
+    EXPECT_EQ(make_engine(bundle, {.precision = "fp64"})->name(), "nn");
+  }
+}
+
+TEST_F(BundleTest, TheAskedPlanReachesTheEngine) {
+  const auto engine = make_engine(random_bundle(series_spec()), {.plan = "absorbed"});
+  ModelInputs inputs;
+  inputs.arrays["sensor"] = Array::zeros(DType::kF32, {1, 4, 2});
+  engine->forward(inputs);
+  ASSERT_FALSE(engine->plans().empty());
+  EXPECT_EQ(engine->plans()[0].attention, "encoder.cross_attend.0");
+  EXPECT_EQ(engine->plans()[0].plan, "absorbed");
 }
 
 TEST_F(BundleTest, FindsUnwritablePlacesBeforeTheWork) {

@@ -65,15 +65,53 @@ TEST(ForwardCall, MapsTheMultimodalNames) {
 TEST(ForwardCall, TakesAttentionMasksOfAnyDtype) {
   const ModelSpec spec = preset("language-perceiver");
   const Array ids = Array::of<int64_t>({1, 3}, {4, 70, 0});
-  const std::vector<Array> masks{Array::of<int64_t>({1, 3}, {1, 1, 0}),
-                                 Array::of<float>({1, 3}, {1, 1, 0})};
+  const std::vector<Array> masks{Array::of<int64_t>({1, 3}, {1, 0, 1}),
+                                 Array::of<float>({1, 3}, {1, 0, 1})};
   for (const Array& mask : masks) {
     const ForwardCall call = forward_call(spec, {{"inputs", ids}, {"attention_mask", mask}});
     const Array& given = call.inputs.masks.begin()->second;
     ASSERT_EQ(given.dtype(), DType::kBool);
-    EXPECT_TRUE(given.data<bool>()[1]);
-    EXPECT_FALSE(given.data<bool>()[2]);
+    EXPECT_FALSE(given.data<bool>()[1]);
+    EXPECT_TRUE(given.data<bool>()[2]);
   }
+}
+
+TEST(ForwardCall, DoesNotReadPaddingThatNobodyAttendsTo) {
+  const ModelSpec spec = preset("language-perceiver");
+  Array ids = Array::zeros(DType::kI64, {2, 2048});
+  Array mask = Array::zeros(DType::kI64, {2, 2048});
+  for (int64_t i = 0; i < 60; ++i) {
+    ids.mutable_data<int64_t>()[i] = 70 + i;
+    mask.mutable_data<int64_t>()[i] = 1;
+    mask.mutable_data<int64_t>()[2048 + i] = 1;
+  }
+  ForwardCall call = forward_call(spec, {{"inputs", ids}, {"attention_mask", mask}});
+  EXPECT_THAT(call.inputs.arrays.at("inputs").shape(), ElementsAre(2, 60));
+  EXPECT_EQ(call.inputs.arrays.at("inputs").data<int64_t>()[59], 129);
+  EXPECT_TRUE(call.inputs.masks.empty());
+  EXPECT_EQ(call.request.points.at("logits").size(), 2048U);  // the answer keeps its shape
+
+  mask.mutable_data<int64_t>()[2048 + 99] = 1;  // the second example is longer
+  call = forward_call(spec, {{"inputs", ids}, {"attention_mask", mask}});
+  EXPECT_THAT(call.inputs.arrays.at("inputs").shape(), ElementsAre(2, 100));
+  EXPECT_THAT(call.inputs.masks.at("inputs").shape(), ElementsAre(2, 100));
+  EXPECT_TRUE(call.inputs.masks.at("inputs").data<bool>()[100 + 99]);
+  EXPECT_FALSE(call.inputs.masks.at("inputs").data<bool>()[99]);
+}
+
+TEST(ForwardCall, ReadsPaddingWhereItDecidesTheAnswer) {
+  ModelSpec spec = preset("language-perceiver");
+  Array ids = Array::zeros(DType::kI64, {1, 8});
+  // Without a valid token the latents read the mean over every token.
+  const Array none = Array::zeros(DType::kI64, {1, 8});
+  ForwardCall call = forward_call(spec, {{"inputs", ids}, {"attention_mask", none}});
+  EXPECT_THAT(call.inputs.arrays.at("inputs").shape(), ElementsAre(1, 8));
+  // A model of one's own answers one row per token given.
+  spec.architecture.clear();
+  Array mask = none.clone();
+  mask.mutable_data<int64_t>()[0] = 1;
+  call = forward_call(spec, {{"inputs", ids}, {"mask.inputs", mask}});
+  EXPECT_THAT(call.inputs.arrays.at("inputs").shape(), ElementsAre(1, 8));
 }
 
 TEST(ForwardCall, NamesTheTensorThatIsWrong) {

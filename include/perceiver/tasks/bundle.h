@@ -50,13 +50,20 @@ void save_bundle(const Bundle& bundle, const std::filesystem::path& folder,
 
 /// What a run is to use. Values are checked by make_engine().
 struct EngineChoice {
-  std::string engine = "auto";     ///< auto | nn
+  /// runtime: fast, on the CPU. nn: LibTorch, also fp64 and CUDA; absent from programs built
+  /// without it. auto: runtime where it can, else nn.
+  std::string engine = "auto";
   std::string precision = "fp32";  ///< fp32 | fp64 | bf16
   std::string device = "cpu";
-  int num_threads = 0;
+  std::string plan = "auto";  ///< order of the attentions: auto | textbook | absorbed | factored
+  int num_threads = 0;        ///< 0 = all cores
+  int64_t memory_budget = 0;  ///< bytes of working memory; 0 = the engine chooses
 };
-/// @throws Error(kArgument) for an unknown or absent engine
+/// @throws Error(kArgument) for an unknown value, Error(kUnsupported) for an engine that this
+/// program was built without
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineChoice& choice = {});
+/// What EngineChoice::engine may be in this program: "auto, runtime, nn".
+std::string engine_names();
 
 /// A model ready to answer. The bundle's weights are dropped: the engine holds them.
 struct Model {
@@ -73,8 +80,7 @@ void require_writable(const std::filesystem::path& path);
 /// The same for a model folder that may not exist yet; its parent must.
 void require_writable_folder(const std::filesystem::path& path);
 
-/// Multiply-add throughput of one large float32 matrix product, in FLOP/s: the yardstick for a
-/// run's.
+/// Throughput of large float32 matrix products, in FLOP/s: the yardstick for a run's.
 double measure_gemm_peak(int num_threads);
 
 }  // namespace perceiver::tasks
