@@ -1,0 +1,10 @@
+#pragma once
+
+#include <cstdint>
+
+namespace perceiver::runtime {
+
+/// Bytes this program has asked operator new for so far.
+int64_t bytes_allocated();
+
+}  // namespace perceiver::runtime
