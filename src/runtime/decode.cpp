@@ -163,9 +163,25 @@ void Decoder::Prepared::compose_values(const Parts& parts) const {
   }
 }
 
+namespace {
+
+/// The same grid may have its points elsewhere when only some of them are asked for: the last
+/// features of each axis tell.
+std::string position_key(const TokenSource& queries, const std::string& output) {
+  std::string key = cat(output, shape_string(queries.positions().index_dims));
+  for (const Array& axis : queries.positions().axes) {
+    const int64_t row = axis.nbytes() / axis.size(0);
+    key.append(reinterpret_cast<const char*>(axis.bytes()) + axis.nbytes() - row,
+               static_cast<size_t>(row));
+  }
+  return key;
+}
+
+}  // namespace
+
 const FactoredQueries& Decoder::Prepared::of_queries(const Parts& parts, const std::string& output,
                                                      const TokenSource& queries) const {
-  const std::string key = cat(output, shape_string(queries.grid()));
+  const std::string key = position_key(queries, output);
   const auto found = factored.find(key);
   if (found != factored.end()) {
     return found->second;

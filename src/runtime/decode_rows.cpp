@@ -262,12 +262,13 @@ class RowReader {
       queries_.content(b_, begin, end, content);
     }
     float* scale = workspace.take(end - begin);
-    factors.scales(content, begin, parts_.weights.eps, scale);
+    const int64_t first = queries_.first_row() + begin;
+    factors.scales(content, first, parts_.weights.eps, scale);
     args.shape.qk_dim = content.columns;
     args.q = {content.data, 0, 0, content.stride};
     args.grid.side = GridSide::kQueries;
     args.grid.num_axes = factors.num_axes();
-    args.grid.begin = begin;
+    args.grid.begin = first;
     args.grid.scale = scale;
     for (int axis = 0; axis < factors.num_axes(); ++axis) {
       const int64_t extent = factors.extent(axis);

@@ -65,6 +65,7 @@ class QuerySource : public TokenSource {
     count_ = fields_.count;
     grid_ = fields_.whole ? fields_.grid : std::vector<int64_t>{count_};
     is_constant_ = fields_.is_constant;
+    first_row_ = fields_.points.empty() ? 0 : fields_.points.front();
     constant_values_ = fields_.padding;
     if (fields_.tokens_of != nullptr) {
       take_over(*fields_.tokens_of);
@@ -72,7 +73,7 @@ class QuerySource : public TokenSource {
       content_channels_ =
           fields_.content_of != nullptr ? fields_.content_of->content_channels() : 0;
       position_channels_ = fields_.positions.defined() ? fields_.positions.width() : 0;
-      if (fields_.whole && fields_.separable != nullptr && !fields_.positions.has_linears() &&
+      if (are_neighbours() && fields_.separable != nullptr && !fields_.positions.has_linears() &&
           fields_.separable->axes.size() <= static_cast<size_t>(kernels::kMaxGridAxes)) {
         factors_ = true;
         positions_ = *fields_.separable;
@@ -123,10 +124,18 @@ class QuerySource : public TokenSource {
     position_channels_ = input.position_channels();
     constant_values_.insert(constant_values_.begin(), input.constant(),
                             input.constant() + input.constant_channels());
-    if (fields_.whole && input.factors()) {
+    if (are_neighbours() && input.factors()) {
       factors_ = true;
       positions_ = input.positions();
     }
+  }
+
+  /// A stretch of the grid, in order.
+  bool are_neighbours() const {
+    const std::vector<int64_t>& points = fields_.points;
+    return fields_.whole ||
+           std::adjacent_find(points.begin(), points.end(),
+                              [](int64_t a, int64_t b) { return b != a + 1; }) == points.end();
   }
 
   RowRange range(int64_t begin, int64_t end) const {

@@ -33,10 +33,12 @@ class TokenSource {
   /// Whether rows are [content | separable positions | constant] of a grid, so that the factored
   /// plan applies: no replaced tokens, positions appended, Fourier on a grid without linears after.
   bool factors() const { return factors_; }
-  /// Grid the rows lie on, row-major; {count} otherwise. A source of selected rows never factors.
+  /// Grid the rows lie on, row-major; {count} otherwise.
   const std::vector<int64_t>& grid() const { return grid_; }
   /// Per-axis tables; only when factors().
   const tokens::SeparablePositions& positions() const { return positions_; }
+  /// Where on the grid of positions() row 0 lies. Selected rows factor when they are neighbours.
+  int64_t first_row() const { return first_row_; }
   /// [constant channels] shared by all rows; null when there are none.
   const float* constant() const { return constant_; }
   int64_t constant_channels() const { return constant_channels_; }
@@ -54,7 +56,7 @@ class TokenSource {
 
  protected:
   std::string name_;
-  int64_t batch_ = 1, count_ = 0;
+  int64_t batch_ = 1, count_ = 0, first_row_ = 0;
   int64_t content_channels_ = 0, position_channels_ = 0, constant_channels_ = 0;
   bool factors_ = false, is_constant_ = false;
   std::vector<int64_t> grid_;

@@ -214,6 +214,32 @@ TEST(Decoder, AnyRangeOfRowsInAnyBlocks) {
   }
 }
 
+TEST(Decoder, NeighbouringRowsOfAGridFactorToo) {
+  SourceOptions options{.grid = {11, 31}, .content = 0, .bands = 3};
+  MadeUpSource whole(options);
+  options.first_row = 40;
+  options.rows = 170;
+  MadeUpSource part(options);
+  Asking model(asking(part.channels(), 2), 1);
+  const Rows all = model.wanted(whole, 0);
+  // beside the whole, whose tables serve the part
+  const auto prepared = model.prepare(Plan::kFactored);
+  model.rows(*prepared, whole, 0, 0, 341);
+  const std::vector<float> got = model.rows(*prepared, part, 0, 0, 170);
+  EXPECT_LT(distance({all.begin() + 40, all.begin() + 210}, {got.data(), 170, 5, 5}), kRounding);
+}
+
+TEST(Decoder, OneGridWithItsPointsElsewhere) {
+  MadeUpSource inclusive({.grid = {80}, .content = 0, .bands = 3});
+  MadeUpSource half_open({.grid = {80}, .content = 0, .bands = 3, .axis = AxisGrid::kHalfOpen});
+  Asking model(asking(inclusive.channels(), 1), 1);
+  const auto prepared = model.prepare(Plan::kFactored);
+  for (MadeUpSource* queries : {&inclusive, &half_open}) {
+    const std::vector<float> got = model.rows(*prepared, *queries, 0, 0, 80);
+    EXPECT_LT(distance(model.wanted(*queries, 0), {got.data(), 80, 5, 5}), kRounding);
+  }
+}
+
 TEST(Decoder, ConstantQueriesAreProjectedOnceAndStayRight) {
   MadeUpSource queries(
       {.grid = {130}, .content = 9, .bands = 0, .factors = false, .is_constant = true});

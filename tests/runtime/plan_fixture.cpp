@@ -56,7 +56,8 @@ MadeUpSource::MadeUpSource(const SourceOptions& options) {
   name_ = options.name;
   batch_ = options.batch;
   grid_ = options.grid;
-  count_ = element_count(grid_);
+  first_row_ = options.first_row;
+  count_ = options.rows < 0 ? element_count(grid_) - first_row_ : options.rows;
   content_channels_ = options.content;
   constant_channels_ = options.constants;
   factors_ = options.factors;
@@ -70,7 +71,7 @@ MadeUpSource::MadeUpSource(const SourceOptions& options) {
     PositionSpec position;
     position.kind = PositionKind::kFourier;
     position.num_bands = options.bands;
-    positions_ = tokens::fourier_grid(position, grid_, AxisGrid::kInclusive, DType::kF32);
+    positions_ = tokens::fourier_grid(position, grid_, options.axis, DType::kF32);
     dense_positions = positions_.dense();
     position_channels_ = dense_positions.size(1);
   }
@@ -79,7 +80,8 @@ MadeUpSource::MadeUpSource(const SourceOptions& options) {
       rows_.push_back(normal(random) + static_cast<float>(options.content_offset));
     }
     for (int64_t c = 0; c < position_channels_; ++c) {
-      rows_.push_back(dense_positions.data<float>()[i % count_ * position_channels_ + c]);
+      rows_.push_back(
+          dense_positions.data<float>()[(first_row_ + i % count_) * position_channels_ + c]);
     }
     rows_.insert(rows_.end(), shared_.begin(), shared_.end());
   }

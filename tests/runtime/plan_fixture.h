@@ -19,10 +19,13 @@ struct SourceOptions {
   int64_t batch = 1;
   std::vector<int64_t> grid = {9, 13};
   int64_t content = 3;
-  int64_t bands = 2;      ///< Fourier bands per axis; 0 = no positions
+  int64_t bands = 2;  ///< Fourier bands per axis; 0 = no positions
+  AxisGrid axis = AxisGrid::kInclusive;
   int64_t constants = 0;  ///< channels every token shares
   bool factors = true;
   bool is_constant = false;
+  int64_t first_row = 0;  ///< only the rows from here on ...
+  int64_t rows = -1;      ///< ... so many of them; < 0 = all
   double content_offset = 0;
   double masked_share = 0;      ///< of the tokens, at random
   bool masked_example = false;  ///< example 0 has no valid token at all

@@ -266,6 +266,20 @@ TEST_P(QueriesTest, PointsBeyondTheGridAreRefusedInTheSameWords) {
 
 class FactoringQueriesTest : public QueriesTest {};
 
+TEST_P(FactoringQueriesTest, NeighboursFactorFromWhereTheyLie) {
+  OutputRequest request = GetParam().request;
+  request.points["answer"] = {2, 3, 4};
+  const auto queries = make(request);
+  ASSERT_TRUE(queries->factors());
+  EXPECT_EQ(queries->first_row(), 2);
+  const Array dense = all_rows(*queries, 3), positions = queries->positions().dense();
+  const int64_t c = queries->content_channels(), p = queries->position_channels();
+  for (int64_t row = 0; row < 3; ++row) {
+    const float* whole = dense.data<float>() + row * queries->channels();
+    EXPECT_TRUE(std::equal(whole + c, whole + c + p, positions.data<float>() + (2 + row) * p));
+  }
+}
+
 /// What a source says of its parts must add up to its dense rows.
 TEST_P(FactoringQueriesTest, PartsMakeTheDenseRows) {
   const auto queries = make(GetParam().request);
