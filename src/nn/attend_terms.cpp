@@ -221,7 +221,7 @@ Attended attend_by_kernels(const AttendTerms& terms, AttendPath path) {
   } else if (path == AttendPath::kReference) {
     kernels::attend_reference(forward_arguments<float>(terms, result));
   } else {
-    kernels::attend_reference(forward_arguments<float>(terms, result));
+    kernels::attend(forward_arguments<float>(terms, result), at::get_num_threads());
   }
   return result;
 }
@@ -250,7 +250,8 @@ PerInput<at::Tensor> backward_by_kernels(const AttendTerms& terms, const Attende
   } else if (path == AttendPath::kReference) {
     kernels::attend_backward_reference(backward_arguments<float>(terms, result, dense, into));
   } else {
-    kernels::attend_backward_reference(backward_arguments<float>(terms, result, dense, into));
+    kernels::attend_backward(backward_arguments<float>(terms, result, dense, into),
+                             at::get_num_threads());
   }
   return into;
 }

@@ -1,5 +1,6 @@
 #include <cmath>
 #include <ostream>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -148,6 +149,30 @@ TEST_P(AttendTest, GradientsEqualFiniteDifferences) {
     const double numeric = (value_at(1e-5) - value_at(-1e-5)) / 2e-5;
     const double analytic = (leaves[i].grad() * direction).sum().item<double>();
     EXPECT_NEAR(analytic, numeric, 1e-7 * (1 + std::abs(numeric))) << "qkv"[i];
+  }
+}
+
+/// float32 runs the kernels, on heads as they lie.
+TEST_P(AttendTest, SinglePrecisionAgreesWithDoubleForwardAndBackward) {
+  const at::Tensor cotangent = at::randn({q.size(0), q.size(1), v.size(2)}, q.options());
+  for (const MaskedRows rows : {MaskedRows::kZero, MaskedRows::kMean}) {
+    std::vector<at::Tensor> results[2];
+    for (const bool single : {false, true}) {
+      const at::ScalarType type = single ? at::kFloat : at::kDouble;
+      std::vector<at::Tensor> leaves;
+      for (const at::Tensor& x : {q, k, v}) {
+        leaves.push_back(x.to(type).clone().requires_grad_(true));
+      }
+      const at::Tensor out = attend(leaves[0], leaves[1], leaves[2], mask,
+                                    {.num_heads = GetParam().heads, .masked_rows = rows});
+      EXPECT_EQ(out.scalar_type(), type);
+      (out * cotangent.to(type)).sum().backward();
+      results[single] = {out, leaves[0].grad(), leaves[1].grad(), leaves[2].grad()};
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_LT((results[0][i] - results[1][i]).abs().max().item<double>(), 1e-5)
+          << std::vector<std::string>{"out", "q", "k", "v"}[i];
+    }
   }
 }
 
