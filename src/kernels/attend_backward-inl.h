@@ -239,11 +239,15 @@ PERCEIVER_INLINE void weigh_row(const BackwardTile& tile, int64_t i, float a_of_
   const V loss = broadcast(tile.query.loss[i]);
   V query_scale{};
   for (int64_t c = 0; c < tile.keys.count; c += kLanes) {
-    const V raw = load(scores + c);
+    const V bias = load(tile.key.bias + c);
+    V raw = load(scores + c);
+    if (kSide == GridSide::kQueries) {  // a masked key's table may hold anything
+      raw = select(bias > -kInfinity, raw, V{});
+    }
     const V grad = load(grads + c);
     const V a = kSide == GridSide::kKeys ? load(tile.key.scale + c) : broadcast(a_of_query);
     const V score = kSide == GridSide::kNone ? raw : a * raw;
-    const V p = exp_of(score + load(tile.key.bias + c) - lse);
+    const V p = exp_of(score + bias - lse);
     const V ds = p * ((kSide == GridSide::kKeys ? a * grad : grad) - loss);
     store(scores + c, kSide == GridSide::kKeys ? a * p : p);
     store(grads + c, kSide == GridSide::kNone ? ds : a * ds);

@@ -424,13 +424,19 @@ const BackwardKernels* kernels_of(Isa isa) {
 
 }  // namespace
 
-void attend_backward(const AttendBackward<float>& args, int threads) {
+void run_backward(const AttendBackward<float>& args, const BackwardKernels& kernels, int threads) {
   const AttendShape& shape = args.forward.shape;
+  if (shape.batch * shape.heads * shape.queries * shape.keys > 0) {
+    Backward(args, kernels, threads).run();
+  }
+}
+
+void attend_backward(const AttendBackward<float>& args, int threads) {
   const BackwardKernels* kernels = kernels_of(active_isa());
   if (kernels == nullptr) {
     attend_backward_reference(args);
-  } else if (shape.batch * shape.heads * shape.queries * shape.keys > 0) {
-    Backward(args, *kernels, threads).run();
+  } else {
+    run_backward(args, *kernels, threads);
   }
 }
 

@@ -87,6 +87,9 @@ struct BackwardKernels {
                    float* y, int64_t y_row);
 };
 
+/// attend_backward by a given set.
+void run_backward(const AttendBackward<float>& args, const BackwardKernels& kernels, int threads);
+
 extern const BackwardKernels kAvx512Backward;
 extern const BackwardKernels kAvx2Backward;
 extern const BackwardKernels kPortableBackward;

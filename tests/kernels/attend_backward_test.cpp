@@ -1,3 +1,5 @@
+#include "kernels/attend_backward.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -9,6 +11,8 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/attend_case.h"
+#include "kernels/wide_lanes_backward.h"
 #include "perceiver/kernels/attend.h"
 #include "perceiver/kernels/dispatch.h"
 
@@ -187,12 +191,33 @@ void point_arguments(Problem<T>& p) {
   }
 }
 
+/// A masked key's entries in the tables of a grid of queries may hold anything.
+template <typename T>
+void poison_masked_entries(Problem<T>& p) {
+  const AttendShape& s = p.test.shape;
+  for (size_t x = 0; x < p.tables.size(); ++x) {
+    for (int64_t row = 0; row < s.batch * s.heads * p.test.extents[x]; ++row) {
+      const int64_t pair = row / p.test.extents[x], c = row % p.test.extents[x];
+      const Array<T>& table = p.tables[x];
+      const int64_t at = pair / s.heads * table.batch + pair % s.heads * table.head + c * table.row;
+      for (int64_t j = 0; j < s.keys; ++j) {
+        if (p.mask[static_cast<size_t>(pair / s.heads * s.keys + j)] == 0) {
+          p.tables[x].values[static_cast<size_t>(at + j)] = std::numeric_limits<T>::quiet_NaN();
+        }
+      }
+    }
+  }
+}
+
 /// Inputs, results of the forward pass, and gradients that already hold something.
 template <typename T>
 Problem<T> make_problem(const Case& c) {
   Problem<T> p;
   p.test = c;
   make_arrays(p);
+  if (c.side == GridSide::kQueries && c.mask && !c.shared_batch) {
+    poison_masked_entries(p);
+  }
   point_arguments(p);
   attend_reference(p.args.forward);
   return p;
@@ -407,6 +432,156 @@ INSTANTIATE_TEST_SUITE_P(
              .begin = 5,
              .token_scale = true,
              .mask = true}));
+
+// ---- the shapes of the forward tests ----
+
+/// A gradient laid out like an input, zero, with a pattern between its rows.
+struct LikeInput {
+  std::vector<float> values;
+  Rows<float> rows;
+
+  LikeInput(const Rows<const float>& input, const AttendShape& shape, int64_t count,
+            int64_t width) {
+    if (input.data == nullptr || count * width == 0) {
+      return;
+    }
+    const int64_t size = (shape.batch - 1) * input.batch + (shape.heads - 1) * input.head +
+                         (count - 1) * input.row + width;
+    values.assign(static_cast<size_t>(size), kGuard);
+    for (int64_t row = 0; row < shape.batch * shape.heads * count; ++row) {
+      const int64_t i = row % count, pair = row / count;
+      const int64_t at =
+          pair / shape.heads * input.batch + pair % shape.heads * input.head + i * input.row;
+      std::fill_n(values.begin() + at, width, 0.0F);
+    }
+    rows = {values.data(), input.batch, input.head, input.row};
+  }
+};
+
+/// All gradients of one line of the shape file.
+class LineGradients {
+ public:
+  LineGradients(const AttendForward<float>& forward, const AttendResults& cotangent)
+      : shape_(forward.shape) {
+    args.forward = forward;
+    const TokenGrid<float>& grid = forward.grid;
+    const bool on_keys = grid.side == GridSide::kKeys;
+    rows_.emplace_back("q", LikeInput(forward.q, shape_, shape_.queries, shape_.qk_dim));
+    rows_.emplace_back("k", LikeInput(forward.k, shape_, shape_.keys, shape_.qk_dim));
+    rows_.emplace_back("v", LikeInput(forward.v, shape_, shape_.keys, shape_.v_dim));
+    for (int x = 0; x < grid.num_axes; ++x) {
+      rows_.emplace_back(
+          "table", LikeInput(grid.tables[x], shape_, on_keys ? shape_.queries : grid.extents[x],
+                             on_keys ? grid.extents[x] : shape_.keys));
+    }
+    scale_.resize(static_cast<size_t>(shape_.batch * (on_keys ? shape_.keys : shape_.queries)));
+    bias_.resize(static_cast<size_t>(shape_.batch * shape_.heads * shape_.keys));
+    cotangent_ = cotangent;
+    args.grad_out = cotangent_.out.inputs();
+    args.grad_lse = cotangent_.lse.inputs().data;
+    args.grad_q = rows_[0].second.rows;
+    args.grad_k = rows_[1].second.rows;
+    args.grad_v = rows_[2].second.rows;
+    args.grad_scale = grid.scale == nullptr ? nullptr : scale_.data();
+    args.grad_key_bias = forward.key_bias == nullptr ? nullptr : bias_.data();
+    for (int x = 0; x < grid.num_axes; ++x) {
+      args.grad_tables[x] = rows_[static_cast<size_t>(3 + x)].second.rows;
+      if (on_keys && forward.sums[x].data != nullptr) {
+        args.grad_sums[x] = cotangent_.sums[x].inputs();
+      }
+    }
+  }
+
+  /// Empty, or the array that is off by more than `tolerance` of its largest value.
+  std::string difference(const LineGradients& expected, float tolerance) const {
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      if (!close(rows_[i].second.values, expected.rows_[i].second.values, tolerance)) {
+        return "grad_" + rows_[i].first;
+      }
+    }
+    return !close(scale_, expected.scale_, tolerance) ? "grad_scale"
+           : !close(bias_, expected.bias_, tolerance) ? "grad_key_bias"
+                                                      : "";
+  }
+
+  AttendBackward<float> args;
+
+ private:
+  static bool close(const std::vector<float>& x, const std::vector<float>& y, float tolerance) {
+    float largest = 1;
+    for (const float value : y) {
+      largest = value == kGuard ? largest : std::max(largest, std::abs(value));
+    }
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float allowed = y[i] == kGuard ? 0 : tolerance * largest;
+      if (!(std::abs(x[i] - y[i]) <= allowed)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  AttendShape shape_;
+  AttendResults cotangent_;
+  std::vector<std::pair<std::string, LikeInput>> rows_;
+  std::vector<float> scale_, bias_;
+};
+
+AttendResults random_cotangent(const AttendCase& attend_case) {
+  AttendResults cotangent = attend_case.make_results();
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  const auto fill = [&](GuardedRows& rows) {
+    for (int64_t row = 0; row < rows.batches * rows.heads * rows.num_rows; ++row) {
+      const int64_t pair = row / rows.num_rows;
+      for (int64_t c = 0; c < rows.width; ++c) {
+        rows.at(pair / rows.heads, pair % rows.heads, row % rows.num_rows, c) = normal(random);
+      }
+    }
+  };
+  fill(cotangent.out);
+  fill(cotangent.lse);
+  for (GuardedRows& sums : cotangent.sums) {
+    fill(sums);
+  }
+  return cotangent;
+}
+
+using RunBackward = void (*)(const AttendBackward<float>& args, int threads);
+
+TEST(AttendBackwardShapes, EverySetAgreesWithTheReferenceOnTheForwardTestsShapes) {
+  const std::string before = active_kernels();
+  std::vector<std::pair<std::string, RunBackward>> sets;
+  for (const std::string& name : runnable_kernels()) {
+    sets.emplace_back(name, attend_backward);
+  }
+  if (wide_lanes_backward() != nullptr) {
+    sets.emplace_back("wide lanes", [](const AttendBackward<float>& args, int threads) {
+      run_backward(args, *wide_lanes_backward(), threads);
+    });
+  }
+  for (const AttendLine& line : read_lines(PERCEIVER_SOURCE_DIR "/tests/shapes/attend.txt")) {
+    const AttendCase attend_case(line);
+    AttendResults results = attend_case.make_results();
+    const AttendForward<float> forward = attend_case.call(results);
+    attend_reference(forward);
+    const AttendResults cotangent = random_cotangent(attend_case);
+    LineGradients expected(forward, cotangent);
+    attend_backward_reference(expected.args);
+    // scores of size^2 carry rounding errors of that size into the exponent
+    const float tolerance = std::max(1e-5F, 2e-6F * line.size * line.size);
+    for (const auto& [name, run] : sets) {
+      use_kernels(name);
+      for (const int threads : {1, 3}) {
+        LineGradients actual(forward, cotangent);
+        run(actual.args, threads);
+        EXPECT_EQ(actual.difference(expected, tolerance), "")
+            << name << " on " << threads << " threads: " << line.text;
+      }
+    }
+  }
+  use_kernels(before);
+}
 
 }  // namespace
 }  // namespace perceiver::kernels
