@@ -50,6 +50,14 @@ bench: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and memory a
 bench-scaling: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and memory against the number of inputs and outputs
 	$(python) bench/scaling.py --program $(program)
 
+gates: $(BUILD)/build.ninja  ## instruction counts of the hot paths against recorded ones (needs valgrind)
+	@ninja -C $(BUILD) -j $(JOBS) gate_hot_paths
+	@tools/run_tests.sh $(BUILD) -L gate
+
+gates-update: $(BUILD)/build.ninja  ## record the counts of this build
+	@ninja -C $(BUILD) -j $(JOBS) gate_hot_paths
+	@PERCEIVER_BINARY_DIR=$(BUILD) PERCEIVER_COMPILER="$$(cat $(BUILD)/compiler.txt)" tests/gates/instructions_test.py --update
+
 lint: $(BUILD)/build.ninja  ## formatting, layers, text rules
 	@tools/lint $(BUILD)
 
