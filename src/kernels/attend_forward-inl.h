@@ -78,6 +78,7 @@ struct Run {
 struct Block {
   int64_t first, keys;
   bool biased;  ///< key_bias must be applied
+  bool empty;   ///< no key is valid
   int num_runs;
   Run runs[kKeyBlock];
 };
@@ -147,9 +148,11 @@ inline void prepare_key_terms(Forward& f) {
                            ? nullptr
                            : args.grid.scale + f.item.batch * args.grid.scale_batch + f.block.first;
   f.block.biased = mask != nullptr || bias != nullptr || f.block.keys % kLanes != 0;
+  f.block.empty = true;
   for (int64_t j = 0; j < kScoreStride; ++j) {
     const bool present = j < f.block.keys && (mask == nullptr || mask[j] != 0);
     f.buffers.key_bias[j] = !present ? -kInfinity : bias == nullptr ? 0.0f : bias[j] * kLog2E;
+    f.block.empty = f.block.empty && f.buffers.key_bias[j] == -kInfinity;
     f.buffers.key_scale[j] = !present ? 0.0f : scale == nullptr ? 1.0f : scale[j];
   }
   if (on_grid) {
@@ -203,7 +206,7 @@ enum class RowTerms { kNone, kScale, kTable };
 /// @param inner   [keys] or null
 /// @return        the row's maximum
 template <RowTerms kTerms, bool kBiased>
-inline float score_row(const Forward& f, float a, const float* inner, float* scores) {
+PERCEIVER_NOINLINE float score_row(const Forward& f, float a, const float* inner, float* scores) {
   V highest = broadcast(-kInfinity);
   const auto finish = [&](int64_t j, V term) __attribute__((always_inline)) {
     V s = load(scores + j);
@@ -279,7 +282,50 @@ inline void find_place(const Forward& f, int64_t query, QueryPlace& place) {
                     : row_at(grid.tables[f.inner], f.item, coordinates[f.inner]) + f.block.first;
 }
 
-/// Finishes one row of scores over keys on a grid: s = a(j) * (s + outer + inner(x(j))) + bias.
+/// Rows of tables and sums lie in far apart pages and are read a block at a time: too short for
+/// the CPU to see a pattern, so the next query's are fetched while this one's are used.
+PERCEIVER_INLINE void prefetch(const float* p) {
+  __builtin_prefetch(p);
+}
+
+struct InnerTable {
+  const float* row;  ///< of the inner axis, from the run's first coordinate on
+  int64_t stride;    ///< to the next query's
+};
+
+/// One run of a row of scores: s = a(j) * (s + outer + inner(x(j))) + bias.
+template <bool kBiased, bool kInner>
+PERCEIVER_NOINLINE V score_run(const Forward& f, const Run& run, InnerTable inner, float outer,
+                               float* row) {
+  const float* key_scale = f.buffers.key_scale + run.first;
+  const float* key_bias = f.buffers.key_bias + run.first;
+  float* scores = row + run.first;
+  V highest = broadcast(-kInfinity);
+  const auto finish = [&](int64_t t, V term) __attribute__((always_inline)) {
+    const V s = load(scores + t) + (kInner ? term * kLog2E + outer : broadcast(outer));
+    return add_bias<kBiased>(load(key_scale + t) * s, key_bias + t);
+  };
+  int64_t t = 0;
+  for (; t + kLanes <= run.keys; t += kLanes) {
+    V term{};
+    if constexpr (kInner) {
+      term = load(inner.row + t);
+      prefetch(inner.row + t + inner.stride);
+    }
+    const V s = finish(t, term);
+    highest = max(highest, s);
+    store(scores + t, s);
+  }
+  if (t < run.keys) {
+    const int64_t left = run.keys - t;
+    const V s = finish(t, kInner ? load_first(inner.row + t, left) : V{});
+    highest = max(highest, select(first_lanes(left), s, broadcast(-kInfinity)));
+    store_first(scores + t, s, left);
+  }
+  return highest;
+}
+
+/// Finishes one row of scores over keys on a grid. @return the row's maximum
 template <bool kBiased>
 inline float score_row_on_grid(const Forward& f, int64_t query, float* scores) {
   const TokenGrid<float>& grid = f.args.grid;
@@ -289,28 +335,18 @@ inline float score_row_on_grid(const Forward& f, int64_t query, float* scores) {
     float outer = 0;
     for (int x = 0; x < grid.num_axes; ++x) {
       if (x != f.inner) {
-        outer += row_at(grid.tables[x], f.item, query)[run.coordinates[x]] * kLog2E;
+        const float* term = row_at(grid.tables[x], f.item, query) + run.coordinates[x];
+        outer += *term * kLog2E;
+        prefetch(term + grid.tables[x].row);
       }
     }
-    const float* inner =
-        f.inner < 0 ? nullptr
-                    : row_at(grid.tables[f.inner], f.item, query) + run.coordinates[f.inner];
-    const auto finish = [&](int64_t j, V term) __attribute__((always_inline)) {
-      const V s = load(f.buffers.key_scale + j) * (load(scores + j) + (term * kLog2E + outer));
-      return add_bias<kBiased>(s, f.buffers.key_bias + j);
-    };
-    int64_t t = 0;
-    for (; t + kLanes <= run.keys; t += kLanes) {
-      const V s = finish(run.first + t, inner == nullptr ? V{} : load(inner + t));
-      highest = max(highest, s);
-      store(scores + run.first + t, s);
+    if (f.inner < 0) {
+      highest = max(highest, score_run<kBiased, false>(f, run, {nullptr, 0}, outer, scores));
+      continue;
     }
-    if (t < run.keys) {
-      const int64_t left = run.keys - t;
-      const V s = finish(run.first + t, inner == nullptr ? V{} : load_first(inner + t, left));
-      highest = max(highest, select(first_lanes(left), s, broadcast(-kInfinity)));
-      store_first(scores + run.first + t, s, left);
-    }
+    const Rows<const float>& table = grid.tables[f.inner];
+    const float* inner = row_at(table, f.item, query) + run.coordinates[f.inner];
+    highest = max(highest, score_run<kBiased, true>(f, run, {inner, table.row}, outer, scores));
   }
   return max_of(highest);
 }
@@ -352,7 +388,7 @@ inline void update_maximum(Forward& f, int64_t r, float highest) {
 }
 
 /// Scores to weights in place. @return their sum
-inline float weigh_row(const Forward& f, float maximum, float* scores) {
+PERCEIVER_NOINLINE float weigh_row(const Forward& f, float maximum, float* scores) {
   V total{};
   for (int64_t j = 0; j < f.block.keys; j += kLanes) {
     const V p = exp2_of(load(scores + j) - maximum);
@@ -362,48 +398,74 @@ inline float weigh_row(const Forward& f, float maximum, float* scores) {
   return sum_of(total);
 }
 
+struct WeightTotals {
+  V plain;   ///< of the weights
+  V scaled;  ///< of the weights times token scales
+};
+
+struct InnerSums {
+  float* row;      ///< of the inner axis, from the run's first coordinate on
+  int64_t stride;  ///< to the next query's
+};
+
+/// One run of scores to weights times token scales, in place and into the inner axis' sums.
+template <bool kSums>
+PERCEIVER_NOINLINE void weigh_run(const Run& run, const float* key_scale, float maximum,
+                                  InnerSums sums, float* row, WeightTotals& totals) {
+  float* scores = row + run.first;
+  key_scale += run.first;
+  V plain{}, scaled{};
+  int64_t t = 0;
+  for (; t + kLanes <= run.keys; t += kLanes) {
+    const V p = exp2_of(load(scores + t) - maximum);
+    const V w = p * load(key_scale + t);
+    store(scores + t, w);
+    plain += p;
+    scaled += w;
+    if constexpr (kSums) {
+      store(sums.row + t, load(sums.row + t) + w);
+      prefetch(sums.row + t + sums.stride);
+    }
+  }
+  if (t < run.keys) {
+    const int64_t left = run.keys - t;
+    const V p = select(first_lanes(left), exp2_of(load(scores + t) - maximum), V{});
+    const V w = p * load(key_scale + t);
+    store_first(scores + t, w, left);
+    plain += p;
+    scaled += w;
+    if constexpr (kSums) {
+      store_first(sums.row + t, load_first(sums.row + t, left) + w, left);
+    }
+  }
+  totals.plain += plain;
+  totals.scaled = scaled;
+}
+
 /// Scores to weights times token scales in place, and these into the sums along the axes.
 /// @return the sum of the weights without token scales
 inline float weigh_row_on_grid(const Forward& f, int64_t query, float maximum, float* scores) {
   const TokenGrid<float>& grid = f.args.grid;
-  V total{};
+  WeightTotals totals{};
   for (int n = 0; n < f.block.num_runs; ++n) {
     const Run& run = f.block.runs[n];
-    float* inner = f.inner < 0 || f.args.sums[f.inner].data == nullptr
-                       ? nullptr
-                       : row_at(f.args.sums[f.inner], f.item, query) + run.coordinates[f.inner];
-    V run_total{};
-    for (int64_t t = 0; t < run.keys; t += kLanes) {
-      float* at = scores + run.first + t;
-      const int64_t left = run.keys - t;
-      V p = exp2_of(load(at) - maximum);
-      if (left >= kLanes) {
-        const V w = p * load(f.buffers.key_scale + run.first + t);
-        store(at, w);
-        total += p;
-        run_total += w;
-        if (inner != nullptr) {
-          store(inner + t, load(inner + t) + w);
-        }
-        continue;
-      }
-      p = select(first_lanes(left), p, V{});
-      const V w = p * load(f.buffers.key_scale + run.first + t);
-      store_first(at, w, left);
-      total += p;
-      run_total += w;
-      if (inner != nullptr) {
-        store_first(inner + t, load_first(inner + t, left) + w, left);
-      }
+    if (f.inner >= 0 && f.args.sums[f.inner].data != nullptr) {
+      const Rows<float>& sums = f.args.sums[f.inner];
+      float* inner = row_at(sums, f.item, query) + run.coordinates[f.inner];
+      weigh_run<true>(run, f.buffers.key_scale, maximum, {inner, sums.row}, scores, totals);
+    } else {
+      weigh_run<false>(run, f.buffers.key_scale, maximum, {nullptr, 0}, scores, totals);
     }
-    const float sum = sum_of(run_total);
+    const float run_total = sum_of(totals.scaled);
     for (int x = 0; x < grid.num_axes; ++x) {
       if (x != f.inner && f.args.sums[x].data != nullptr) {
-        row_at(f.args.sums[x], f.item, query)[run.coordinates[x]] += sum;
+        float* sum = row_at(f.args.sums[x], f.item, query) + run.coordinates[x];
+        *sum += run_total;
+        prefetch(sum + f.args.sums[x].row);
       }
     }
   }
-  return sum_of(total);
+  return sum_of(totals.plain);
 }
 
 template <bool kBiased>
@@ -425,14 +487,14 @@ inline float finish_scores(const Forward& f, int64_t query, QueryPlace& place, f
 /// Row r of the item: its scores become weights, its running softmax is brought up to date.
 inline void weigh(Forward& f, int64_t r, QueryPlace& place, float* scores) {
   const int64_t query = f.item.first_query + r;
-  const float highest = f.block.biased ? finish_scores<true>(f, query, place, scores)
-                                       : finish_scores<false>(f, query, place, scores);
-  if (highest == -kInfinity) {  // no valid key in this block
+  if (f.block.empty) {
     for (int64_t j = 0; j < f.block.keys; ++j) {
       scores[j] = 0;
     }
     return;
   }
+  const float highest = f.block.biased ? finish_scores<true>(f, query, place, scores)
+                                       : finish_scores<false>(f, query, place, scores);
   update_maximum(f, r, highest);
   const float maximum = f.buffers.maximum[r];
   f.buffers.total[r] += f.args.grid.side == GridSide::kKeys

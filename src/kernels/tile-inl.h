@@ -28,6 +28,8 @@ namespace perceiver::kernels {
 namespace {
 
 #define PERCEIVER_INLINE inline __attribute__((always_inline))
+/// For loops that need all registers for themselves.
+#define PERCEIVER_NOINLINE inline __attribute__((noinline))
 
 typedef float V __attribute__((vector_size(4 * kLanes)));
 typedef int32_t I __attribute__((vector_size(4 * kLanes)));
@@ -115,25 +117,29 @@ PERCEIVER_INLINE void store_first(float* p, V v, int64_t n) {
   }
 }
 
-PERCEIVER_INLINE float sum_of(V v) {
-  alignas(V) float lanes[kLanes];
-  store(lanes, v);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) {
-      lanes[l] += lanes[l + half];
-    }
+/// combine(..) over the lanes, halving.
+template <int kCount, typename T, typename F>
+PERCEIVER_INLINE float reduce(T v, F combine) {
+  if constexpr (kCount == 16) {
+    return reduce<8>(combine(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                             __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)),
+                     combine);
+  } else if constexpr (kCount == 8) {
+    return reduce<4>(combine(__builtin_shufflevector(v, v, 0, 1, 2, 3),
+                             __builtin_shufflevector(v, v, 4, 5, 6, 7)),
+                     combine);
+  } else {
+    const auto pairs = combine(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+    return combine(pairs, __builtin_shufflevector(pairs, pairs, 1, 0, 3, 2))[0];
   }
-  return lanes[0];
+}
+PERCEIVER_INLINE float sum_of(V v) {
+  return reduce<kLanes>(
+      v, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
 }
 PERCEIVER_INLINE float max_of(V v) {
-  alignas(V) float lanes[kLanes];
-  store(lanes, v);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) {
-      lanes[l] = lanes[l + half] > lanes[l] ? lanes[l + half] : lanes[l];
-    }
-  }
-  return lanes[0];
+  return reduce<kLanes>(
+      v, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
 }
 
 /// 2^x for x < 128, within 1.5 ulp where the result is a normal number and exactly 0 below
@@ -232,8 +238,8 @@ PERCEIVER_INLINE void transpose_four(const float* const* rows, int64_t column, f
 /// Packs B = X^T, X [n, k] row-major. Rows j with keep[j] == 0 become zero columns of B; keep may
 /// be null.
 /// @param zeros   k floats of zero, standing in for rows that are missing
-inline void pack_transposed(const float* x, int64_t stride, int64_t n, int64_t k,
-                            const uint8_t* keep, const float* zeros, float* out) {
+PERCEIVER_NOINLINE void pack_transposed(const float* x, int64_t stride, int64_t n, int64_t k,
+                                        const uint8_t* keep, const float* zeros, float* out) {
   const float* rows[kLanes];
   for (int64_t j = 0; j < n; j += kLanes) {
     for (int64_t r = 0; r < kLanes; ++r) {
@@ -245,30 +251,40 @@ inline void pack_transposed(const float* x, int64_t stride, int64_t n, int64_t k
     float* to = out + panel * k + j % kPanel;
     int64_t c = 0;
     for (; c + 4 <= k; c += 4) {
-      transpose_four(rows, c, to + c * width, width);
+      transpose_four(rows, c, to, width);
+      to += 4 * width;
     }
     for (; c < k; ++c) {
       for (int64_t r = 0; r < kLanes; ++r) {
-        to[c * width + r] = rows[r][c];
+        to[r] = rows[r][c];
       }
+      to += width;
     }
   }
 }
 
 /// Packs B = X, X [k, n] row-major. Rows p with keep[p] == 0 become zero; keep may be null.
-inline void pack_rows(const float* x, int64_t stride, int64_t k, int64_t n, const uint8_t* keep,
-                      float* out) {
+PERCEIVER_NOINLINE void pack_rows(const float* x, int64_t stride, int64_t k, int64_t n,
+                                  const uint8_t* keep, float* out) {
+  const int64_t whole = n / kPanel * kPanel;
+  const int64_t left = n - whole;
+  const int64_t last_width = left > kLanes ? kPanel : kLanes;
   for (int64_t p = 0; p < k; ++p) {
     const float* row = x + p * stride;
     const bool present = keep == nullptr || keep[p] != 0;
-    for (int64_t c = 0; c < n; c += kLanes) {
-      const int64_t panel = c / kPanel * kPanel;
-      const int64_t width = round_up(n, kLanes) - panel < kPanel ? kLanes : kPanel;
+    float* to = out + p * kPanel;
+    for (int64_t c = 0; c < whole; c += kPanel) {
+      store(to, present ? load(row + c) : V{});
+      store(to + kLanes, present ? load(row + c + kLanes) : V{});
+      to += k * kPanel;
+    }
+    to = out + whole * k + p * last_width;
+    for (int64_t c = whole; c < n; c += kLanes) {
       V v{};
       if (present) {
         v = c + kLanes <= n ? load(row + c) : load_first(row + c, n - c);
       }
-      store(out + panel * k + p * width + c % kPanel, v);
+      store(to + c - whole, v);
     }
   }
 }
