@@ -80,7 +80,7 @@ RowOrder choose_order(const Decoder::Parts& parts, const Decoder::Prepared& prep
                       const OutputSpec& output, const TokenSource& queries, bool whole_rows);
 
 constexpr int64_t decode_block_rows(int64_t scratch_bytes, int64_t floats) {
-  const int64_t bytes = scratch_bytes > 0 ? scratch_bytes : int64_t{16} << 20;
+  const int64_t bytes = scratch_bytes > 0 ? scratch_bytes : int64_t{8} << 20;
   const int64_t rows = bytes / (4 * (floats > 0 ? floats : 1));
   return rows < 64 ? 64 : rows > 4096 ? 4096 : rows;
 }

@@ -13,7 +13,7 @@ namespace {
 using kernels::AttendForward;
 using kernels::GridSide;
 
-constexpr int64_t kDefaultScratch = int64_t{16} << 20;
+constexpr int64_t kDefaultScratch = int64_t{8} << 20;
 constexpr int64_t kMostTokens = 16384, kFewestTokens = 64;
 
 /// Tokens a block may have when one takes so many floats.
