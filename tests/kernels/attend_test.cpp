@@ -248,15 +248,21 @@ TEST_F(Attend, ABatchIsItsRowsOneByOne) {
 
 TEST_F(Attend, NotANumberIsNotHidden) {
   const AttendCase attend_case(parse_line("q=3 k=20 qk=4 v=5"));
-  AttendResults results = attend_case.make_results();
-  AttendForward<float> args = attend_case.call(results);
-  std::vector<float> queries(12, 1.0f);
-  queries[4] = std::numeric_limits<float>::quiet_NaN();
-  args.q = {queries.data(), 0, 0, 4};
-  attend(args, 1);
-  EXPECT_FALSE(std::isnan(results.out.at(0, 0, 0, 0)));
-  EXPECT_TRUE(std::isnan(results.out.at(0, 0, 1, 0)));
-  EXPECT_FALSE(std::isnan(results.out.at(0, 0, 2, 0)));
+  for (const std::string& kernels : runnable()) {
+    if (kernels == "reference") {
+      continue;
+    }
+    ASSERT_TRUE(use_kernels(kernels));
+    AttendResults results = attend_case.make_results();
+    AttendForward<float> args = attend_case.call(results);
+    std::vector<float> queries(12, 1.0f);
+    queries[4] = std::numeric_limits<float>::quiet_NaN();
+    args.q = {queries.data(), 0, 0, 4};
+    attend(args, 1);
+    EXPECT_FALSE(std::isnan(results.out.at(0, 0, 0, 0))) << kernels;
+    EXPECT_TRUE(std::isnan(results.out.at(0, 0, 1, 0))) << kernels;
+    EXPECT_FALSE(std::isnan(results.out.at(0, 0, 2, 0))) << kernels;
+  }
 }
 
 TEST(AttendCompare, FindsAnErrorOfAThousandthAndAMinus) {
