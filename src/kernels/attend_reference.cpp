@@ -109,14 +109,15 @@ void attend_row(const AttendForward<T>& args, Head head, int64_t i, std::vector<
     weight = weight == kMinusInfinity ? 0 : std::exp(weight - highest);
     total += weight;
   }
-  const double lse = total > 0 ? highest + std::log(total) : kMinusInfinity;
+  const bool any = total != 0;  // also of a score that is not a number, which must show
+  const double lse = any ? highest + std::log(total) : kMinusInfinity;
   if (args.lse != nullptr) {
     args.lse[query_index(shape, head, i)] = static_cast<T>(lse);
   }
   const bool scaled = args.grid.side == GridSide::kKeys;
   for (int64_t j = 0; j < shape.keys; ++j) {
     double& weight = weights[static_cast<size_t>(j)];
-    weight = total > 0 ? weight / total : 0;
+    weight = any ? weight / total : 0;
     weight *= scaled ? token_scale(args.grid, head, i, j) : 1;
   }
 }
