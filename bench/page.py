@@ -87,18 +87,18 @@ def memory_table(results):
     return report.table(["peak resident MiB", *(LABELS[n] for n in names)], rows)
 
 
+def short(attention):
+    return attention.replace("encoder.self_attend", "process").replace(".cross_attend.0", "").replace(".cross_attend", "")
+
+
 def plan_words(stats):
     """encoder factored, process textbook, ..."""
-    plan = stats.get("plan", {})
-    words = lambda value: value["plan"] if isinstance(value, dict) else value  # noqa: E731
-    short = lambda name: name.replace(".cross_attend.0", "").replace(".cross_attend", "")  # noqa: E731
-    entries = plan.items() if isinstance(plan, dict) else [(p["attention"], p) for p in plan]
-    return ", ".join(f"{short(name)} {words(value)}" for name, value in entries)
+    return ", ".join(f"{short(name)} {plan}" for name, plan in stats.get("plan", {}).items()) or "textbook"
 
 
 def executed_flops(stats):
-    """Of one forward in the order it ran; None if the program does not say."""
-    return stats.get("plan_flops") or stats.get("executed_flops")
+    """Of one forward in the orders that ran; None where the engine does not count them."""
+    return sum(used["flops"] for used in stats.get("attentions", [])) or None
 
 
 def work_table(results):
@@ -143,10 +143,11 @@ def training_table(path):
     """Rows of bench/train_step.py's JSON lines."""
     with open(path, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file if line.startswith("{")]
-    keys = list(dict.fromkeys(key for row in rows for key in row if not isinstance(row[key], (dict, list))))
-    show = lambda value: f"{value:.3g}" if isinstance(value, float) else str(value)  # noqa: E731
-    return report.table([key.replace("_", " ") for key in keys],
-                        [[show(row[key]) if key in row else "-" for key in keys] for row in rows])
+    return report.table(
+        ["one step", "ours: seconds", "transformers: seconds", "faster", "our peak MiB", "theirs", "gradients differ by"],
+        [[r["model"], f"{statistics.median(r['ours_seconds']):.3g}", f"{statistics.median(r['theirs_seconds']):.3g}",
+          times(r["ratio"]), f"{r['ours_peak_rss'] / MIB:,.0f}", f"{r['theirs_peak_rss'] / MIB:,.0f}",
+          f"{r['difference']:.1e}"] for r in rows])
 
 
 def write(results_file):
