@@ -99,4 +99,5 @@ $(BUILD)/build.ninja: $(BUILD)/.setup/options | $(BUILD)/.setup/packages $(BUILD
 	@cmake -S . -B $(BUILD) -G Ninja $(options)
 
 $(inference)/build.ninja: | $(BUILD)/.setup/program
-	@cmake -S . -B $(inference) -G Ninja -DPERCEIVER_TORCH=OFF -DPERCEIVER_TESTS=OFF $(CMAKE_OPTIONS)
+	@cmake -S . -B $(inference) -G Ninja -DPERCEIVER_TORCH=OFF -DPERCEIVER_TESTS=OFF \
+	  -DPERCEIVER_PRECOMPILE=ON $(CMAKE_OPTIONS)

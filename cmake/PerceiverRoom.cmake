@@ -6,6 +6,22 @@ function(perceiver_sources result folder without)
   set(${result} "${sources}" PARENT_SCOPE)
 endfunction()
 
+# The headers nearly every file needs, parsed once per target. Only where the build is there to be run
+# soon (PERCEIVER_PRECOMPILE); without them a file that forgets one does not compile.
+set(PERCEIVER_COMMON_HEADERS <algorithm> <array> <cmath> <cstdint> <cstring> <filesystem> <functional>
+  <iostream> <limits> <map> <memory> <numeric> <optional> <sstream> <string> <utility> <vector>)
+set(PERCEIVER_JSON_ROOMS tasks cli)  # their headers hold JSON by value
+function(perceiver_precompile target room)
+  if(NOT PERCEIVER_PRECOMPILE OR room STREQUAL "kernels")  # kernels: each file has flags of its own
+    return()
+  endif()
+  set(headers ${PERCEIVER_COMMON_HEADERS})
+  if(room IN_LIST PERCEIVER_JSON_ROOMS)
+    list(APPEND headers <nlohmann/json.hpp>)
+  endif()
+  target_precompile_headers(${target} PRIVATE ${headers})
+endfunction()
+
 # A room is one static library: src/<room>/**.cpp, private headers beside them, public headers in
 # include/perceiver/<room>/. A room without sources yet is an INTERFACE library of its headers.
 #
@@ -21,6 +37,7 @@ function(perceiver_room room)
     target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src")
     target_link_libraries(${target} PRIVATE ${ARG_PRIVATE_NEEDS}
       "$<BUILD_INTERFACE:perceiver_warnings>")
+    perceiver_precompile(${target} ${room})
   else()
     set(scope INTERFACE)
     add_library(${target} INTERFACE)
@@ -44,6 +61,7 @@ function(perceiver_program name)
   add_executable(${name} ${sources})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
   target_link_libraries(${name} PRIVATE ${ARG_NEEDS} perceiver_warnings)
+  perceiver_precompile(${name} ${ARG_ROOM})
   # CMake drops run paths below the build folder on install, where `make setup` puts LibTorch.
   if(PERCEIVER_TORCH_LIBRARY_DIR)
     set_target_properties(${name} PROPERTIES INSTALL_RPATH "${PERCEIVER_TORCH_LIBRARY_DIR}")

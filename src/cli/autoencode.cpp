@@ -80,28 +80,28 @@ int run(const Options& o) {
 
 void add_autoencode(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb =
+  Verb* verb =
       program.add("autoencode", "Send a film and its sound through the latents and back", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("in", o->in, "Film to read")->type_name("FILM")->required();
   verb->add_option("--out,-o", o->out, "MP4 to write")->type_name("FILE")->required();
   verb->add_option("--start", o->clip.start_seconds, "Second of the film to begin at")
       ->type_name("SECONDS")
-      ->check(CLI::Range(0.0, 1e7));
+      ->check(Range(0.0, 1e7));
   verb->add_option("--fps", o->clip.frames_per_second, "Frames per second to read and write")
       ->type_name("RATE")
       ->capture_default_str()
-      ->check(CLI::Range(0.1, 1000.0));
+      ->check(Range(0.1, 1000.0));
   verb->add_option("--chunks", o->decode.chunks, "Decode in so many parts")
       ->type_name("N")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1000000));
+      ->check(Range(1, 1000000));
   verb->add_flag("--whole-grid", o->decode.whole_grid,
                  "Ask for whole grids, not for indices (docs/quirks.md)");
   verb->add_option("--top", o->decode.top, "Classes shown")
       ->type_name("K")
       ->capture_default_str()
-      ->check(CLI::Range(0, 100000));
+      ->check(Range(0, 100000));
   program.on(verb, [o] { return run(*o); });
 }
 

@@ -128,13 +128,13 @@ int run(const Options& o) {
 
 void add_classify(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("classify", "Say what a picture or a text is", kDetails);
+  Verb* verb = program.add("classify", "Say what a picture or a text is", kDetails);
   add_model_options(verb, o->model, "mnist-perceiver");
   verb->add_option("input", o->inputs, "Picture files or texts")->type_name("INPUT")->required();
   verb->add_option("--top", o->top, "Classes shown")
       ->type_name("K")
       ->capture_default_str()
-      ->check(CLI::Range(1, 100000));
+      ->check(Range(1, 100000));
   verb->add_option("--attention", o->attention, "Write where the model looked, as a PNG")
       ->type_name("FILE");
   verb->add_flag("--invert", o->invert, "Swap light and dark first");

@@ -89,17 +89,17 @@ int run(const Options& o) {
 
 void add_convert(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("convert", "Change a checkpoint's format", kDetails);
+  Verb* verb = program.add("convert", "Change a checkpoint's format", kDetails);
   verb->add_option("in", o->in, "What to read")->type_name("IN")->required();
   verb->add_option("out", o->out, "What to write")->type_name("OUT")->required();
   verb->add_option("--compat", o->compat, "Compute like: keep, deepmind or transformers")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"keep", "deepmind", "transformers"}));
+      ->check(IsMember({"keep", "deepmind", "transformers"}));
   verb->add_option("--layout", o->layout, "Write: auto, transformers or perceiver")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "transformers", "perceiver"}));
+      ->check(IsMember({"auto", "transformers", "perceiver"}));
   program.on(verb, [o] { return run(*o); });
 }
 

@@ -142,7 +142,7 @@ int run(const Options& o) {
 
 void add_demo(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("demo", "See it work: shipped models, samples, a page", kDetails);
+  Verb* verb = program.add("demo", "See it work: shipped models, samples, a page", kDetails);
   verb->add_option("--models", o->models, "Folder of the shipped models and samples")
       ->type_name("DIR");
   verb->add_option("--page", o->page, "HTML page to write; empty for none")

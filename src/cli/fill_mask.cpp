@@ -88,7 +88,7 @@ int run(const Options& o) {
 
 void add_fill_mask(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("fill-mask", "Fill in the hidden bytes of a text", kDetails);
+  Verb* verb = program.add("fill-mask", "Fill in the hidden bytes of a text", kDetails);
   add_model_options(verb, o->model, "byte-mlm-perceiver");
   verb->add_option("text", o->texts, "Texts with [MASK]s, or '-'")->type_name("TEXT")->required();
   verb->add_option("--hide", o->hide, "Mask every occurrence of this part")
@@ -98,11 +98,11 @@ void add_fill_mask(Program& program) {
   verb->add_option("--span", o->span, "Bytes one [MASK] stands for")
       ->type_name("N")
       ->capture_default_str()
-      ->check(CLI::Range(1, 4096));
+      ->check(Range(1, 4096));
   verb->add_option("--top", o->fill.top, "Candidates shown per byte")
       ->type_name("K")
       ->capture_default_str()
-      ->check(CLI::Range(0, 262));
+      ->check(Range(0, 262));
   verb->add_flag("--one-by-one", o->fill.one_by_one,
                  "Fill the surest byte first and read again, until none is left");
   program.on(verb, [o] { return run(*o); });

@@ -103,8 +103,7 @@ int run(const Options& o) {
 
 void add_flow(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb =
-      program.add("flow", "Estimate how each pixel moves between two frames", kDetails);
+  Verb* verb = program.add("flow", "Estimate how each pixel moves between two frames", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("first", o->first, "First frame")->type_name("FRAME1")->required();
   verb->add_option("second", o->second, "Second frame")->type_name("FRAME2")->required();
@@ -113,7 +112,7 @@ void add_flow(Program& program) {
   verb->add_option("--max-radius", o->max_radius,
                    "Flow length in pixels that gets full colour; 0 = the longest")
       ->type_name("PIXELS")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(Range(0.0, 1e6));
   program.on(verb, [o] { return run(*o); });
 }
 

@@ -92,7 +92,7 @@ int run(const Options& o) {
 
 void add_forward(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb =
+  Verb* verb =
       program.add("forward", "Run a model on tensors: safetensors in, safetensors out", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("--inputs,-i", o->inputs, "Tensors to read")->type_name("FILE")->required();
@@ -100,7 +100,7 @@ void add_forward(Program& program) {
   verb->add_option("--repeat", o->repeat, "Run so many times, for timing")
       ->type_name("K")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1000000));
+      ->check(Range(1, 1000000));
   verb->add_option("--stats", o->stats, "Write times, memory, plan and FLOPs as JSON")
       ->type_name("FILE");
   verb->add_flag("--gemm-peak", o->gemm_peak, "Measure the matrix-product peak too");

@@ -270,10 +270,10 @@ int run(const Options& o) {
 
 void add_info(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb =
+  Verb* verb =
       program.add("info", "Describe a model: what it reads and answers, its size, work and memory",
                   "Without --model and --preset: the list of presets.");
-  CLI::Option* model =
+  const Option model =
       verb->add_option("--model,-m,model", o->model, "Model folder or Haiku pickle")
           ->type_name("DIR");
   verb->add_option("--preset", o->preset, "A built-in description")
@@ -282,11 +282,11 @@ void add_info(Program& program) {
   verb->add_option("--plan", o->plan, "Order of attention to describe: auto, or one forced")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "textbook", "absorbed", "factored"}));
+      ->check(IsMember({"auto", "textbook", "absorbed", "factored"}));
   verb->add_option("--num-outputs", o->request.num_outputs,
                    "Count the work of so many decoded rows")
       ->type_name("N")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      ->check(Range(int64_t{0}, int64_t{1} << 40));
   program.on(verb, [o] { return run(*o); });
 }
 

@@ -73,8 +73,8 @@ int run(const Options& o) {
 
 void add_init(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb = program.add("init", "Make a model with random weights", kDetails);
-  CLI::Option* preset =
+  Verb* verb = program.add("init", "Make a model with random weights", kDetails);
+  const Option preset =
       verb->add_option("--preset", o->preset, "A built-in description")->type_name("NAME");
   verb->add_option("--spec", o->spec, "A spec file or a Hugging Face config.json")
       ->type_name("FILE")
@@ -88,7 +88,7 @@ void add_init(Program& program) {
           "classes, else deepmind")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "transformers", "deepmind"}));
+      ->check(IsMember({"auto", "transformers", "deepmind"}));
   verb->add_option("folder", o->folder, "Folder to write")->type_name("DIR")->required();
   program.on(verb, [o] { return run(*o); });
 }

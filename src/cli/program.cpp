@@ -10,21 +10,10 @@
 #include "perceiver/spec/presets.h"
 #include "perceiver/tasks/forward.h"
 
-#ifndef PERCEIVER_VERSION
-#define PERCEIVER_VERSION "0.1.0"
-#endif
-
 namespace perceiver::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* kSummary =
-    "Perceiver IO: one architecture reads text, pictures, sound, video and flow, and answers.";
-constexpr const char* kFooter =
-    "Results go to standard output, everything else to standard error.\n"
-    "Exit codes: 0 success, 1 the work failed, 2 wrong usage.\n"
-    "'perceiver VERB --help' shows what a verb takes.";
 
 size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<size_t> row(b.size() + 1);
@@ -43,29 +32,12 @@ size_t edit_distance(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-Program::Program() : app(kSummary, "perceiver") {
-  app.footer(kFooter);
-  app.get_formatter()->column_width(30);
-  app.set_version_flag("--version", "perceiver " PERCEIVER_VERSION, "Print the version and exit");
-  app.require_subcommand(0, 1);
+std::string first_line(const std::string& text) {
+  return text.substr(0, text.find('\n'));
 }
 
-CLI::App* Program::add(const std::string& name, const std::string& summary,
-                       const std::string& details) {
-  CLI::App* verb = app.add_subcommand(name, summary);
-  verb->get_formatter()->column_width(34);
-  verb->footer(details);
-  verb->add_flag("--json", output_mode().json, "Answer in JSON");
-  verb->add_flag("--quiet,-q", output_mode().quiet, "No progress bar and no remarks");
-  return verb;
-}
-
-void Program::on(CLI::App* verb, std::function<int()> action) {
-  verb->final_callback([this, action = std::move(action)] { run = action; });
-}
-
-void add_model_options(CLI::App* verb, ModelOptions& options, const std::string& fallback) {
-  CLI::Option* model = verb->add_option(
+void add_model_options(Verb* verb, ModelOptions& options, const std::string& fallback) {
+  Option model = verb->add_option(
       "--model,-m", options.model,
       "Model folder (config.json or spec.json beside its weights), or a Haiku pickle" +
           (fallback.empty() ? "" : "; by default the shipped " + fallback));
@@ -76,29 +48,29 @@ void add_model_options(CLI::App* verb, ModelOptions& options, const std::string&
   add_engine_options(verb, options.choice);
 }
 
-void add_engine_options(CLI::App* verb, tasks::EngineChoice& choice) {
+void add_engine_options(Verb* verb, tasks::EngineChoice& choice) {
   verb->add_option("--engine", choice.engine,
                    "Engine: " + tasks::engine_names() +
                        "; auto takes runtime unless fp64 or a GPU is asked for")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "nn", "runtime"}));
+      ->check(IsMember({"auto", "nn", "runtime"}));
   verb->add_option("--precision", choice.precision, "Arithmetic: fp32, bf16 or fp64")
       ->type_name("TYPE")
       ->capture_default_str()
-      ->check(CLI::IsMember({"fp32", "bf16", "fp64"}));
+      ->check(IsMember({"fp32", "bf16", "fp64"}));
   verb->add_option("--plan", choice.plan,
                    "Order of attention: auto, textbook, absorbed, factored (docs/plans.md)")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "textbook", "absorbed", "factored"}));
+      ->check(IsMember({"auto", "textbook", "absorbed", "factored"}));
   verb->add_option("--device", choice.device, "cpu, cuda or cuda:N")
       ->type_name("NAME")
       ->capture_default_str();
   verb->add_option("--threads", choice.num_threads, "CPU threads; 0 = all cores")
       ->type_name("N")
-      ->check(CLI::Range(0, 4096));
-  verb->add_option_function<std::string>(
+      ->check(Range(0, 4096));
+  verb->add_option(
           "--memory-budget",
           [&choice](const std::string& size) {
             try {

@@ -1,11 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
-#include <CLI/CLI.hpp>
-
+#include "cli/verb.h"
 #include "perceiver/tasks/bundle.h"
 
 namespace perceiver::cli {
@@ -16,19 +17,25 @@ class UsageError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The one program. Every verb adds itself; after parsing, `run` is the chosen one.
+/// The one program: its verbs, and the parser that picks one.
 class Program {
  public:
   Program();
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
 
   /// A new verb with --json and --quiet. `details` follows the options in its help.
-  CLI::App* add(const std::string& name, const std::string& summary,
-                const std::string& details = "");
+  Verb* add(const std::string& name, const std::string& summary, const std::string& details = "");
   /// What to do when `verb` was chosen; returns the exit code.
-  void on(CLI::App* verb, std::function<int()> action);
+  void on(Verb* verb, std::function<int()> action);
 
-  CLI::App app;
-  std::function<int()> run;
+  /// Runs the verb that the arguments name. @return the exit code @throws UsageError
+  int parse_and_run(int argc, char** argv);
+
+ private:
+  struct Parser;
+  std::unique_ptr<Parser> parser_;
 };
 
 /// Options every verb that runs a model has.
@@ -37,9 +44,9 @@ struct ModelOptions {
   tasks::EngineChoice choice;
 };
 /// @param fallback  name of the embedded model used when --model is absent; empty = required
-void add_model_options(CLI::App* verb, ModelOptions& options, const std::string& fallback = "");
+void add_model_options(Verb* verb, ModelOptions& options, const std::string& fallback = "");
 /// Its part that says how to run one. `choice` must outlive parsing.
-void add_engine_options(CLI::App* verb, tasks::EngineChoice& choice);
+void add_engine_options(Verb* verb, tasks::EngineChoice& choice);
 
 /// A shipped model ("byte-mlm-perceiver"): beside the program or in the source tree.
 /// @throws Error(kIo) saying where it was looked for
@@ -49,6 +56,9 @@ std::string models_folder();
 
 /// preset(), but an unknown name is wrong usage. @throws UsageError naming the nearest
 ModelSpec named_preset(const std::string& name);
+
+/// LibTorch's messages carry a stack trace after the first line.
+std::string first_line(const std::string& text);
 
 /// Known word closest to `word` in edits, or "" when none is close.
 std::string nearest_word(const std::string& word, const std::vector<std::string>& known);

@@ -136,7 +136,7 @@ int run_eval(const EvalFlags& flags) {
   return 0;
 }
 
-void add_recipe_options(CLI::App* verb, RecipeFlags& flags) {
+void add_recipe_options(Verb* verb, RecipeFlags& flags) {
   verb->add_option("--data", flags.data, "Folder of the recipe's relative data paths")
       ->type_name("DIR");
   verb->add_option("--set", flags.set, "Override a key: optimiser.learning_rate=1e-3")
@@ -145,14 +145,14 @@ void add_recipe_options(CLI::App* verb, RecipeFlags& flags) {
       ->allow_extra_args(false);
   verb->add_option("--threads", flags.threads, "CPU threads; 0 = all cores")
       ->type_name("N")
-      ->check(CLI::Range(0, 4096));
+      ->check(Range(0, 4096));
 }
 
 }  // namespace
 
 void add_train(Program& program) {
   auto flags = std::make_shared<TrainFlags>();
-  CLI::App* verb = program.add("train", "Train a model by a recipe", kTrainDetails);
+  Verb* verb = program.add("train", "Train a model by a recipe", kTrainDetails);
   verb->add_option("recipe", flags->recipe.recipe, "Recipe file")->type_name("RECIPE")->required();
   verb->add_option("--out,-o", flags->out, "Model folder to write; default runs/<recipe name>")
       ->type_name("DIR");
@@ -161,21 +161,21 @@ void add_train(Program& program) {
       ->excludes("--resume");
   verb->add_option("--loaders", flags->loaders, "Threads that prepare data; 0 = none")
       ->type_name("N")
-      ->check(CLI::Range(0, 256));
+      ->check(Range(0, 256));
   add_recipe_options(verb, flags->recipe);
   program.on(verb, [flags] { return run_train(*flags); });
 }
 
 void add_eval(Program& program) {
   auto flags = std::make_shared<EvalFlags>();
-  CLI::App* verb = program.add("eval", "Measure a model on a recipe's test data", kEvalDetails);
+  Verb* verb = program.add("eval", "Measure a model on a recipe's test data", kEvalDetails);
   verb->add_option("--model,-m", flags->model, "Model folder")->type_name("DIR")->required();
   verb->add_option("--recipe,-r", flags->recipe.recipe, "Recipe file")
       ->type_name("FILE")
       ->required();
   verb->add_option("--limit", flags->limit, "Use at most so many test examples; 0 = all")
       ->type_name("N")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+      ->check(Range(int64_t{0}, int64_t{1} << 40));
   add_recipe_options(verb, flags->recipe);
   program.on(verb, [flags] { return run_eval(*flags); });
 }

@@ -7,10 +7,9 @@ namespace perceiver::cli {
 namespace {
 
 void add_absent(Program& program, const std::string& name, const std::string& summary) {
-  CLI::App* verb =
-      program.add(name, summary + " (not in this build)",
-                  "This program was built without LibTorch; `make build` makes one that "
-                  "trains.");
+  Verb* verb = program.add(name, summary + " (not in this build)",
+                           "This program was built without LibTorch; `make build` makes one that "
+                           "trains.");
   verb->allow_extras();
   program.on(verb, [name]() -> int {
     throw Error(ErrorCode::kUnsupported,

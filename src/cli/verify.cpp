@@ -69,7 +69,7 @@ int run(const Options& o) {
 
 void add_verify(Program& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* verb =
+  Verb* verb =
       program.add("verify", "Check a released checkpoint against its published answers", kDetails);
   add_model_options(verb, o->model);
   verb->add_option("--image", o->image, "COCO val2017 picture 000000039769.jpg, for vision models")
