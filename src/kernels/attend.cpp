@@ -15,10 +15,11 @@ namespace perceiver::kernels {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-/// Queries of an item share one packing of the keys: many, but their sums should stay in the
-/// second cache (chosen with bench/kernels).
-constexpr int64_t kMostQueries = 512;
-constexpr int64_t kMostItemFloats = 131072;
+/// Queries of an item share one packing of the keys, but its sums should stay near. Chosen with
+/// bench/kernels (one thread, GFLOP/s, 192 / 512 / 1024 queries an item: attend_encode_flow
+/// 66 / 68 / 66; 192 / 384 / 768: attend_decode_flow 75 / 78 / 81).
+constexpr int64_t kMostQueries = 576;
+constexpr int64_t kMostItemFloats = 262144;
 /// An item is a multiple of this many queries, the tile of attend_forward-inl.h.
 constexpr int64_t kQueryStep = 48;
 /// Fewer keys than this are not worth a partial result of their own.

@@ -13,9 +13,10 @@
 namespace perceiver::kernels {
 namespace {
 
-// Chosen with bench/kernels on 2 cores with AVX2: 256 keys make panels of values (16 KiB) that
-// share the first cache with a strip of weights; 48 rows are whole strips for every kTileRows.
-constexpr int64_t kKeyBlock = 256;
+// Chosen with bench/kernels on AVX2 (one thread, GFLOP/s, keys of a block 128 / 256 / 384 / 512:
+// attend_encode_flow 60 / 66 / 67 / 68, attend_decode_flow 77 / 81 / 81 / 81, the others level; 24
+// or 96 queries a tile are within 3 % of 48). 48 rows are whole strips for every kTileRows.
+constexpr int64_t kKeyBlock = 512;
 constexpr int64_t kQueryTile = 48;
 /// Rows of scores are kept off multiples of 4 KiB, where they would share cache sets.
 constexpr int64_t kScoreStride = kKeyBlock + 16;
@@ -149,7 +150,7 @@ inline void prepare_key_terms(Forward& f) {
                            : args.grid.scale + f.item.batch * args.grid.scale_batch + f.block.first;
   f.block.biased = mask != nullptr || bias != nullptr || f.block.keys % kLanes != 0;
   f.block.empty = true;
-  for (int64_t j = 0; j < kScoreStride; ++j) {
+  for (int64_t j = 0; j < round_up(f.block.keys, kLanes); ++j) {
     const bool present = j < f.block.keys && (mask == nullptr || mask[j] != 0);
     f.buffers.key_bias[j] = !present ? -kInfinity : bias == nullptr ? 0.0f : bias[j] * kLog2E;
     f.block.empty = f.block.empty && f.buffers.key_bias[j] == -kInfinity;

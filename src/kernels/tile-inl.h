@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -206,18 +206,24 @@ PERCEIVER_INLINE auto load_quads(const float* const* rows, int64_t column) {
   }
 }
 
-/// Element pairs (low, low) or (high, high) of the quarters of a and b; `width` 1: of single
-/// floats, 2: of pairs of floats.
+/// Lane l of a and b interleaved within their quarters: their low or high halves, taken as single
+/// floats (kWidth 1) or as pairs of floats (2).
+template <int kWidth, bool kHigh>
+constexpr int interleaved_lane(int l) {
+  const int t = l % 4;
+  const int from = kWidth == 1 ? t / 2 : t % 2;
+  const bool second = kWidth == 1 ? t % 2 != 0 : t / 2 != 0;
+  return l / 4 * 4 + from + (kHigh ? 2 : 0) + (second ? kLanes : 0);
+}
+
+template <int kWidth, bool kHigh, int... kLane>
+PERCEIVER_INLINE V interleave_lanes(V a, V b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, interleaved_lane<kWidth, kHigh>(kLane)...);
+}
+
 template <int kWidth, bool kHigh>
 PERCEIVER_INLINE V interleave_quarters(V a, V b) {
-  I index{};
-  for (int l = 0; l < kLanes; ++l) {
-    const int t = l % 4;
-    const int from = kWidth == 1 ? t / 2 : t % 2;
-    const bool second = kWidth == 1 ? t % 2 != 0 : t / 2 != 0;
-    index[l] = l / 4 * 4 + from + (kHigh ? 2 : 0) + (second ? kLanes : 0);
-  }
-  return __builtin_shuffle(a, b, index);
+  return interleave_lanes<kWidth, kHigh>(a, b, std::make_integer_sequence<int, kLanes>());
 }
 
 /// out[c * stride + r] = rows[r][column + c] for 4 columns of kLanes rows.
