@@ -150,7 +150,9 @@ inline void prepare_key_terms(Forward& f) {
                            : args.grid.scale + f.item.batch * args.grid.scale_batch + f.block.first;
   f.block.biased = mask != nullptr || bias != nullptr || f.block.keys % kLanes != 0;
   f.block.empty = true;
-  for (int64_t j = 0; j < round_up(f.block.keys, kLanes); ++j) {
+  // One vector more than the keys need: the last vector of a run may begin anywhere, and what it
+  // reads behind the keys must be numbers, though it counts for nothing.
+  for (int64_t j = 0; j < round_up(f.block.keys, kLanes) + kLanes; ++j) {
     const bool present = j < f.block.keys && (mask == nullptr || mask[j] != 0);
     f.buffers.key_bias[j] = !present ? -kInfinity : bias == nullptr ? 0.0f : bias[j] * kLog2E;
     f.block.empty = f.block.empty && f.buffers.key_bias[j] == -kInfinity;

@@ -246,6 +246,22 @@ TEST_F(Attend, ABatchIsItsRowsOneByOne) {
   EXPECT_EQ(together.difference(apart), "");
 }
 
+// Vectors reach beyond the last key; what they find there is scratch that earlier calls wrote to.
+TEST_F(Attend, WhatAnEarlierCallLeftBehindDoesNotMatter) {
+  const AttendCase poison(parse_line("q=60 k=600 qk=4 v=5 grid=keys:600"));
+  const std::vector<float> scale(600, std::numeric_limits<float>::quiet_NaN());
+  const AttendCase attend_case(parse_line("q=7 k=61 qk=4 v=5 grid=keys:9x13 begin=11"));
+  const AttendResults expected = expected_results(attend_case);
+  for (const std::string& kernels : runnable()) {
+    ASSERT_TRUE(use_kernels(kernels));
+    AttendResults ignored = poison.make_results();
+    AttendForward<float> args = poison.call(ignored);
+    args.grid.scale = scale.data();
+    attend(args, 1);
+    EXPECT_EQ(compare(attend_case, expected, attend_case_results(attend_case, 1)), "") << kernels;
+  }
+}
+
 TEST_F(Attend, NotANumberIsNotHidden) {
   const AttendCase attend_case(parse_line("q=3 k=20 qk=4 v=5"));
   for (const std::string& kernels : runnable()) {
