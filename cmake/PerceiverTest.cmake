@@ -85,7 +85,7 @@ function(perceiver_script test script)
 endfunction()
 
 # The program that `make demo` builds, without LibTorch: built here by one entry, then asked what the
-# whole program is asked, by entries inference.<script of tests/system>.
+# whole program is asked, by entries inference.<script>.
 function(perceiver_inference_program)
   set(folder "${CMAKE_BINARY_DIR}/inference")
   add_test(NAME inference.build COMMAND sh -c
@@ -95,12 +95,14 @@ function(perceiver_inference_program)
      '${CMAKE_COMMAND}' --build '${folder}' --target perceiver --parallel 2")
   set_tests_properties(inference.build PROPERTIES LABELS system FIXTURES_SETUP inference
     PROCESSORS 2 TIMEOUT 1500)
-  file(GLOB scripts CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/system/*_test.py")
+  file(GLOB scripts CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/system/*_test.py"
+    "${CMAKE_CURRENT_SOURCE_DIR}/install/*_test.py")
   foreach(script IN LISTS scripts)
     get_filename_component(name "${script}" NAME_WE)
     string(REGEX REPLACE "_test$" "" name "${name}")
     perceiver_script(inference.${name} "${script}" LABELS system FIXTURES inference
-      ENVIRONMENT "PERCEIVER_PROGRAM=${folder}/bin/perceiver" PERCEIVER_WITH_TORCH=OFF)
+      ENVIRONMENT "PERCEIVER_PROGRAM=${folder}/bin/perceiver" "PERCEIVER_BINARY_DIR=${folder}"
+        PERCEIVER_WITH_TORCH=OFF)
   endforeach()
 endfunction()
 

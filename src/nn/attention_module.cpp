@@ -46,6 +46,15 @@ NormWeights norm_weights(const Parameters& parameters, const std::string& prefix
           parameters.at(cat(prefix, ".", name, ".bias")), eps};
 }
 
+/// Whether to multiply two weight matrices once instead of all rows by one more of them.
+bool composing_pays(const at::Tensor& last, int64_t rows) {
+  if (!last.defined()) {
+    return false;
+  }
+  const int64_t out = last.size(0), in = last.size(1);
+  return out < in && 4 * out * in < rows * (in - out);
+}
+
 }  // namespace
 
 at::Tensor AttentionModule::linear(const at::Tensor& x, const char* name) const {
@@ -80,7 +89,7 @@ at::Tensor AttentionModule::attend_to(const at::Tensor& queries, const KeysValue
 }
 
 at::Tensor AttentionModule::finish(const at::Tensor& attended, const at::Tensor& queries,
-                                   bool projected, bool training) const {
+                                   bool projected, bool training, const LastMap& last) const {
   const double p = training ? compatibility_.dropout : 0;
   at::Tensor x =
       projected ? attended + parameters_.at(prefix_ + ".output.bias") : linear(attended, "output");
@@ -90,20 +99,26 @@ at::Tensor AttentionModule::finish(const at::Tensor& attended, const at::Tensor&
   if (shape_.use_query_residual) {
     x = add_into(x, queries);
   }
-  return mlp(x, training);
+  return mlp(x, training, last);
 }
 
-at::Tensor AttentionModule::mlp(const at::Tensor& x, bool training) const {
+at::Tensor AttentionModule::mlp(const at::Tensor& x, bool training, const LastMap& last) const {
   const NormWeights before =
       norm_weights(parameters_, prefix_, "norm_mlp", compatibility_.layer_norm_eps);
   const LinearWeights first = linear_weights(parameters_, prefix_, "mlp_in");
   const LinearWeights second = linear_weights(parameters_, prefix_, "mlp_out");
-  if (!training || compatibility_.dropout == 0) {
-    return residual_mlp(x, before, first, second, compatibility_.activation);
+  at::Tensor result;
+  if (training && compatibility_.dropout > 0) {
+    const at::Tensor hidden =
+        activated(linear(norm(x, "norm_mlp"), "mlp_in"), compatibility_.activation);
+    result = x + at::dropout(linear(hidden, "mlp_out"), compatibility_.dropout, true);
+  } else if (composing_pays(last.weight, x.numel() / x.size(-1))) {
+    return projected_mlp(x, before, first, second, {last.weight, last.bias},
+                         compatibility_.activation);
+  } else {
+    result = residual_mlp(x, before, first, second, compatibility_.activation);
   }
-  const at::Tensor hidden =
-      activated(linear(norm(x, "norm_mlp"), "mlp_in"), compatibility_.activation);
-  return x + at::dropout(linear(hidden, "mlp_out"), compatibility_.dropout, true);
+  return last.weight.defined() ? at::linear(result, last.weight, last.bias) : result;
 }
 
 at::Tensor AttentionModule::absorbed_queries(const at::Tensor& queries) const {
@@ -181,7 +196,7 @@ at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training
   terms = {};
   const at::Tensor x = joined_linear(attended, linear_weights(parameters_, prefix_, "output"),
                                      shape_.use_query_residual ? latents : at::Tensor());
-  return mlp(x, training);
+  return mlp(x, training, {});
 }
 
 }  // namespace perceiver::nn

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
 
 #include "nn/decoder.h"
 #include "nn/plans.h"
@@ -97,7 +98,7 @@ int64_t rows_in(int64_t bytes, const ModelShape& shape, int64_t batch) {
       bytes / (static_cast<int64_t>(sizeof(float)) * std::max<int64_t>(widest * batch, 1)), 256);
 }
 
-/// Trainable tensors that finish() and project_rows() read.
+/// Trainable tensors that finish() and head_rows() read.
 std::vector<at::Tensor> tail_parameters(const Parameters& parameters, const OutputSpec& output) {
   const std::vector<std::string> beginnings{"decoder.cross_attend.output.",
                                             "decoder.cross_attend.norm_mlp.",
@@ -128,9 +129,9 @@ at::Tensor decode_recomputing(const DecodeParts& parts, const OutputSpec& output
   // copies: the backward pass comes when this walk is long over
   const RowsFunction tail = [context = parts.context, module = parts.module, &output,
                              projected = attention.projected()](const auto& block) {
-    const at::Tensor decoded = module.finish(block[0], block.size() > 1 ? block[1] : at::Tensor(),
-                                             projected, context.training);
-    return project_rows(context, output, decoded);
+    return head_rows(context, output,
+                     module.finish(block[0], block.size() > 1 ? block[1] : at::Tensor(), projected,
+                                   context.training, final_map(context)));
   };
   return recompute_rows(tail, rows, tail_parameters(parts.context.parameters, output), block_rows);
 }
@@ -150,16 +151,20 @@ at::Tensor decode_blocks(DecodeParts& parts, const OutputSpec& output, const Que
     at::Tensor map;
     const at::Tensor attended = attention.rows(begin, end, wants_map ? &map : nullptr);
     const at::Tensor block = residual || wants_rows ? queries.block(begin, end) : at::Tensor();
+    // traced rows are those before the final map
+    const AttentionModule::LastMap last = final_map(parts.context);
     at::Tensor rows =
-        parts.module.finish(attended, block, attention.projected(), parts.context.training);
+        parts.module.finish(attended, block, attention.projected(), parts.context.training,
+                            wants_rows ? AttentionModule::LastMap{} : last);
     if (wants_rows) {
       parts.queries.push_back(block);
       parts.rows.push_back(rows);
+      rows = last.weight.defined() ? at::linear(rows, last.weight, last.bias) : rows;
     }
     if (wants_map) {
       parts.maps.push_back(map);
     }
-    rows = project_rows(parts.context, output, std::move(rows));
+    rows = head_rows(parts.context, output, rows);
     if (grad || end - begin == queries.count()) {
       blocks.push_back(rows);
     } else {  // one copy, no list of blocks
@@ -228,7 +233,10 @@ TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens,
   decode_plans_.clear();
   if (spec_.decoder.kind == DecoderKind::kProjection) {
     const OutputSpec& output = spec_.outputs.at(0);
-    outputs[output.name] = project_rows(context, output, latents.mean(1));
+    const AttentionModule::LastMap last = final_map(context);
+    const at::Tensor mean = latents.mean(1);
+    outputs[output.name] = head_rows(
+        context, output, last.weight.defined() ? at::linear(mean, last.weight, last.bias) : mean);
     return outputs;
   }
   std::vector<std::pair<const OutputSpec*, QueryRows>> asked;

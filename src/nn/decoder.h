@@ -61,9 +61,11 @@ class QueryRows {
   std::optional<tokens::SeparablePositions> fourier_;
 };
 
-/// Final linear and per-row head: [B, rows, E] -> [B, rows, c]. Heads that need the grid come
-/// after.
-at::Tensor project_rows(const StemContext& context, const OutputSpec& output, at::Tensor rows);
+/// The decoder's own final linear.
+AttentionModule::LastMap final_map(const StemContext& context);
+
+/// Per-row head: [B, rows, c] -> [B, rows, c']. Heads that need the grid come after.
+at::Tensor head_rows(const StemContext& context, const OutputSpec& output, const at::Tensor& rows);
 
 /// Grid heads, divisor and the shape the output promises.
 /// @param rows  [B, O, c]

@@ -25,7 +25,9 @@ at::Tensor joint_mask(const TokenArray& tokens) {
     needed = needed || has;
     masks.push_back(has ? segment.mask
                         : at::ones({batch_of(segment), segment.tokens},
-                                   segment.content.options().dtype(at::kBool)));
+                                   (segment.content.defined() ? segment.content : segment.positions)
+                                       .options()
+                                       .dtype(at::kBool)));
   }
   return needed ? at::cat(masks, 1) : at::Tensor();
 }
@@ -157,80 +159,119 @@ std::vector<at::Tensor> trainable(const Parameters& parameters, const std::strin
   return found;
 }
 
+/// One pass over the encoder's steps.
+class EncoderWalk {
+ public:
+  EncoderWalk(const Model& model, const ModelOptions& options, EncoderInputs inputs,
+              std::vector<AttentionPlan> plans, TensorTrace* trace)
+      : model_(model),
+        options_(options),
+        inputs_(std::move(inputs)),
+        plans_(std::move(plans)),
+        trace_(trace),
+        steps_(encoder_steps(model.spec().encoder)),
+        crosses_(std::count_if(steps_.begin(), steps_.end(),
+                               [](const EncoderStep& step) { return step.cross; })),
+        // of all examples, until they read
+        latents_(model.parameters().at("latents").unsqueeze(0)) {}
+
+  at::Tensor run() {
+    for (const EncoderStep& step : steps_) {
+      if (step.cross) {
+        read(step.weight_set);
+      } else {
+        process(step.weight_set);
+      }
+    }
+    return latents_;
+  }
+
+ private:
+  AttentionModule module_of(const std::string& name, const AttentionShape& shape) const {
+    return {model_.parameters(), name, shape, model_.spec().compatibility};
+  }
+
+  void read(int64_t weight_set) {
+    const std::string name = cat("encoder.cross_attend.", weight_set);
+    const AttentionModule module = module_of(name, model_.shape().encoder_cross);
+    const Plan plan = plan_of(plans_, name);
+    const bool last = ++crosses_done_ == crosses_;
+    const bool wants_map = wants(trace_, "attention.encoder");
+    at::Tensor map;
+    latents_ = plan == Plan::kTextbook || wants_map
+                   ? textbook_cross_attend(module, latents_, inputs_, last, model_.training(),
+                                           wants_map ? &map : nullptr)
+                   : cross_attend(module, latents_, inputs_, plan, model_.training());
+    if (last) {
+      inputs_.release();
+    }
+    if (map.defined()) {
+      record(trace_,
+             crosses_ == 1 ? "attention.encoder" : cat("attention.encoder.", crosses_done_ - 1),
+             map);
+    }
+    record(trace_, cat("latents.", states_++), latents_);
+  }
+
+  void process(int64_t weight_set) {
+    const bool wants_map = wants(trace_, "attention.self");
+    for (int64_t layer = 0; layer < model_.spec().encoder.num_self_attends_per_block; ++layer) {
+      const std::string name = cat("encoder.block.", weight_set, ".", layer);
+      const AttentionModule module = module_of(name, model_.shape().self);
+      at::Tensor map;
+      if (recomputes() && !wants_map) {
+        const RowsFunction again = [module, training = model_.training()](const auto& rows) {
+          return module.self_attend(rows[0], training);
+        };
+        latents_ = recompute_rows(again, {latents_}, trainable(model_.parameters(), name + "."),
+                                  latents_.size(1));
+      } else {
+        latents_ = module.self_attend(latents_, model_.training(), wants_map ? &map : nullptr);
+      }
+      if (map.defined()) {
+        record(trace_, cat("attention.self.", layers_done_), map);
+      }
+      ++layers_done_;
+      record(trace_, cat("latents.", states_++), latents_);
+    }
+  }
+
+  bool recomputes() const {
+    const Compatibility& rules = model_.spec().compatibility;
+    const bool random = model_.training() && (rules.dropout > 0 || rules.attention_dropout > 0);
+    return options_.recompute_layers && at::GradMode::is_enabled() && !random;
+  }
+
+  const Model& model_;
+  const ModelOptions& options_;
+  EncoderInputs inputs_;
+  std::vector<AttentionPlan> plans_;
+  TensorTrace* trace_;
+  std::vector<EncoderStep> steps_;
+  int64_t crosses_;
+  at::Tensor latents_;
+  int64_t crosses_done_ = 0, layers_done_ = 0, states_ = 0;
+};
+
 }  // namespace
 
 at::Tensor Model::encode(const TokenArray& tokens, TensorTrace* trace) {
-  const int64_t batch = batch_of(tokens.segments.at(0));
   int64_t count = 0;
   for (const TokenSegment& segment : tokens.segments) {
     count += segment.tokens;
   }
-  const std::vector<AttentionPlan> plans = choose_plans(batch, count, -1);
-  EncoderInputs inputs(*this, tokens, *grids_, options_);
-  if (wants(trace, "tokens")) {
-    record(trace, "tokens", inputs.dense());
-  }
+  std::vector<AttentionPlan> plans = choose_plans(batch_of(tokens.segments.at(0)), count, -1);
   encode_plans_.clear();
   for (const AttentionPlan& plan : plans) {
     if (plan.attention.starts_with("encoder.")) {
       encode_plans_.push_back({plan.attention, plan_name(plan.plan), plan.reason, plan.flops});
     }
   }
-  const std::vector<EncoderStep> steps = encoder_steps(spec_.encoder);
-  const int64_t crosses =
-      std::count_if(steps.begin(), steps.end(), [](const EncoderStep& s) { return s.cross; });
-  at::Tensor latents = parameters_.at("latents").unsqueeze(0);  // of all examples, until they read
-  int64_t crosses_done = 0;
-  int64_t layers_done = 0;
-  int64_t states = 0;
-  const bool maps = wants(trace, "attention.encoder");
-  const bool recomputes = options_.recompute_layers && at::GradMode::is_enabled() &&
-                          !(training_ && (spec_.compatibility.dropout > 0 ||
-                                          spec_.compatibility.attention_dropout > 0));
-  for (const EncoderStep& step : steps) {
-    if (step.cross) {
-      const std::string name = cat("encoder.cross_attend.", step.weight_set);
-      const AttentionModule module(parameters_, name, shape_.encoder_cross, spec_.compatibility);
-      const Plan plan = plan_of(plans, name);
-      const bool last = ++crosses_done == crosses;
-      at::Tensor map;
-      latents = plan == Plan::kTextbook || maps
-                    ? textbook_cross_attend(module, latents, inputs, last, training_,
-                                            maps ? &map : nullptr)
-                    : cross_attend(module, latents, inputs, plan, training_);
-      if (last) {
-        inputs.release();
-      }
-      if (map.defined()) {
-        record(trace,
-               crosses == 1 ? "attention.encoder" : cat("attention.encoder.", crosses_done - 1),
-               map);
-      }
-      record(trace, cat("latents.", states++), latents);
-      continue;
-    }
-    for (int64_t layer = 0; layer < spec_.encoder.num_self_attends_per_block; ++layer) {
-      const std::string name = cat("encoder.block.", step.weight_set, ".", layer);
-      const AttentionModule module(parameters_, name, shape_.self, spec_.compatibility);
-      at::Tensor map;
-      const bool wants_map = wants(trace, "attention.self");
-      if (recomputes && !wants_map) {
-        const RowsFunction attend_again = [module, training = training_](const auto& rows) {
-          return module.self_attend(rows[0], training);
-        };
-        latents = recompute_rows(attend_again, {latents}, trainable(parameters_, name + "."),
-                                 latents.size(1));
-      } else {
-        latents = module.self_attend(latents, training_, wants_map ? &map : nullptr);
-      }
-      if (map.defined()) {
-        record(trace, cat("attention.self.", layers_done), map);
-      }
-      ++layers_done;
-      record(trace, cat("latents.", states++), latents);
-    }
+  EncoderInputs inputs(*this, tokens, *grids_, options_);
+  if (wants(trace, "tokens")) {
+    record(trace, "tokens", inputs.dense());
   }
-  return latents;
+  return EncoderWalk(*this, options_, std::move(inputs), std::move(plans), trace).run();
 }
 
 }  // namespace perceiver::nn

@@ -94,11 +94,16 @@ bool needs_grid(HeadKind head) {
 
 }  // namespace
 
-at::Tensor project_rows(const StemContext& context, const OutputSpec& output, at::Tensor rows) {
-  const Parameters& parameters = context.parameters;
-  if (context.spec.decoder.final_project) {
-    rows = apply_linear(parameters, "decoder.final", rows);
+AttentionModule::LastMap final_map(const StemContext& context) {
+  if (!context.spec.decoder.final_project) {
+    return {};
   }
+  return {context.parameters.at("decoder.final.weight"),
+          context.parameters.at("decoder.final.bias")};
+}
+
+at::Tensor head_rows(const StemContext& context, const OutputSpec& output, const at::Tensor& rows) {
+  const Parameters& parameters = context.parameters;
   const std::string head = cat("outputs.", output.name, ".head");
   switch (output.head) {
     case HeadKind::kLinear:

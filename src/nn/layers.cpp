@@ -1,5 +1,6 @@
 #include "nn/layers.h"
 
+#include <algorithm>
 #include <array>
 
 #include <ATen/TensorOperators.h>
@@ -9,6 +10,7 @@
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/mv.h>
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
 #include <ATen/ops/relu.h>
@@ -153,7 +155,17 @@ struct NormLinears : public torch::autograd::Function<NormLinears> {
   }
 };
 
-struct ResidualMlp : public torch::autograd::Function<ResidualMlp> {
+/// w: LayerNorm's weight and bias, the first map's, the second's; then perhaps the map that the
+/// residual goes through, which is the identity otherwise.
+constexpr size_t kResidualMap = 6;
+
+/// residual(x) + second(active). @param rows, active [n, C], [n, hidden]
+at::Tensor mlp_result(const at::Tensor& rows, const at::Tensor& active, at::TensorList w) {
+  at::Tensor result = at::linear(active, w[4], w[5]);
+  return w.size() > kResidualMap ? result.addmm_(rows, w[kResidualMap].t()) : result.add_(rows);
+}
+
+struct Mlp : public torch::autograd::Function<Mlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList w,
                             double eps, int64_t activation) {
     const at::Tensor rows = flat(x);
@@ -164,7 +176,7 @@ struct ResidualMlp : public torch::autograd::Function<ResidualMlp> {
     context->saved_data["eps"] = eps;
     context->saved_data["activation"] = activation;
     const at::Tensor active = activated(hidden, static_cast<Activation>(activation));
-    return at::linear(active, w[4], w[5]).add_(rows).view(x.sizes());
+    return mlp_result(rows, active, w).view(with_width(x, w[4].size(0)));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -173,29 +185,37 @@ struct ResidualMlp : public torch::autograd::Function<ResidualMlp> {
     const at::Tensor rows = flat(saved[0]);
     const at::Tensor& hidden = saved[1];
     const at::Tensor grad = flat(grads[0]);
-    const at::Tensor* const w = &saved[2];
-    at::Tensor dhidden;
-    LinearGrads first, second;
-    {
-      const at::Tensor active = activated(hidden, kind);
-      second = linear_grads(grad, active, w[4], w[5]);
-    }
-    dhidden = activate_backward(at::mm(grad, w[4]), hidden, kind);
+    const at::TensorList w = at::TensorList(saved).slice(2);
+    const LinearGrads second = linear_grads(grad, activated(hidden, kind), w[4], w[5]);
+    const at::Tensor dhidden = activate_backward(at::mm(grad, w[4]), hidden, kind);
     const Normed normed = normalise(rows, w[0], w[1], context->saved_data["eps"].toDouble());
-    first = linear_grads(dhidden, normed.x, w[2], w[3]);
+    const LinearGrads first = linear_grads(dhidden, normed.x, w[2], w[3]);
     auto [dx, dweight, dbias] = normalise_backward(at::mm(dhidden, w[2]), rows, normed, w[0], w[1]);
-    dx.add_(grad);
-    return {dx.view(saved[0].sizes()),
-            dweight,
-            dbias,
-            first.weight,
-            first.bias,
-            second.weight,
-            second.bias,
-            at::Tensor(),
-            at::Tensor()};
+    variable_list results{{}, dweight, dbias, first.weight, first.bias, second.weight, second.bias};
+    if (w.size() > kResidualMap) {
+      dx.addmm_(grad, w[kResidualMap]);
+      results.push_back(at::mm(grad.t(), rows));
+    } else {
+      dx.add_(grad);
+    }
+    results[0] = dx.view(saved[0].sizes());
+    results.resize(results.size() + 2);  // eps and the activation have none
+    return results;
   }
 };
+
+at::Tensor mlp(const at::Tensor& x, const variable_list& w, double eps, Activation activation) {
+  const bool wanted = x.requires_grad() || std::any_of(w.begin(), w.end(), [](const at::Tensor& t) {
+                        return t.requires_grad();
+                      });
+  if (at::GradMode::is_enabled() && wanted) {
+    return Mlp::apply(x, at::TensorList(w), eps, static_cast<int64_t>(activation));
+  }
+  const at::Tensor rows = flat(x);
+  const at::Tensor active =
+      activate_(at::linear(normalise(rows, w[0], w[1], eps).x, w[2], w[3]), activation);
+  return mlp_result(rows, active, w).view(with_width(x, w[4].size(0)));
+}
 
 /// [B, H, O, d] -> [B * O, H * d]; a view when the memory lies that way already.
 at::Tensor join(const at::Tensor& attended) {
@@ -255,18 +275,17 @@ std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& nor
 
 at::Tensor residual_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
                         const LinearWeights& second, Activation activation) {
-  if (any_needs_grad(
-          {x, norm.weight, norm.bias, first.weight, first.bias, second.weight, second.bias})) {
-    const variable_list weights{norm.weight, norm.bias,     first.weight,
-                                first.bias,  second.weight, second.bias};
-    return ResidualMlp::apply(x, at::TensorList(weights), norm.eps,
-                              static_cast<int64_t>(activation));
-  }
-  const at::Tensor rows = flat(x);
-  const at::Tensor hidden = activate_(
-      at::linear(normalise(rows, norm.weight, norm.bias, norm.eps).x, first.weight, first.bias),
-      activation);
-  return at::linear(hidden, second.weight, second.bias).add_(rows).view(x.sizes());
+  return mlp(x, {norm.weight, norm.bias, first.weight, first.bias, second.weight, second.bias},
+             norm.eps, activation);
+}
+
+at::Tensor projected_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
+                         const LinearWeights& second, const LinearWeights& last,
+                         Activation activation) {
+  const at::Tensor weight = at::mm(last.weight, second.weight);
+  const at::Tensor bias = at::mv(last.weight, second.bias) + last.bias;
+  return mlp(x, {norm.weight, norm.bias, first.weight, first.bias, weight, bias, last.weight},
+             norm.eps, activation);
 }
 
 at::Tensor joined_linear(const at::Tensor& attended, const LinearWeights& linear,

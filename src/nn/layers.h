@@ -30,6 +30,13 @@ std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& nor
 at::Tensor residual_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
                         const LinearWeights& second, Activation activation);
 
+/// last(x + second(activation(first(LayerNorm(x))))) without ever making second's result: `last`
+/// goes into both of its summands. Pays when `last` is much narrower than x and the rows are many.
+/// @param x [..., C] @return [..., out of last]
+at::Tensor projected_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
+                         const LinearWeights& second, const LinearWeights& last,
+                         Activation activation);
+
 /// residual + linear(attended, heads side by side). `residual` may be undefined.
 /// @param attended  [B, H, O, d]  @return [B, O, out]
 at::Tensor joined_linear(const at::Tensor& attended, const LinearWeights& linear,

@@ -1,5 +1,7 @@
 #include "nn/plans.h"
 
+#include <algorithm>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/cat.h>
@@ -73,37 +75,38 @@ std::shared_ptr<const GridTables> make_tables(const tokens::SeparablePositions& 
 
 /// [..., C] cut at channels: content, each axis of the grid, constant.
 struct Parts {
-  at::Tensor content;
+  at::Tensor content;  ///< at least one channel, see AbsorbedRows
   std::vector<at::Tensor> axes;
   at::Tensor constant;
 };
 
+/// LayerNorm subtracts a token's mean; taken from what meets the token it need not be.
+at::Tensor centred(const at::Tensor& x) {
+  return x - x.mean({-1}, /*keepdim=*/true);
+}
+
 Parts cut(const at::Tensor& x, const AbsorbedRows& rows) {
-  const int64_t content = rows.rows.size(-1) - 1;
   const int64_t positions = rows.grid->order.size(0);
   const int64_t width = rows.grid->axes[0].size(1);
+  const int64_t constants = rows.constant.defined() ? rows.constant.size(0) : 0;
+  const int64_t content = x.size(-1) - positions - constants;
   Parts parts;
-  parts.content = x.narrow(-1, 0, content);
+  parts.content = x.narrow(-1, 0, std::max<int64_t>(content, 1));  // one meets zeros
   const at::Tensor ordered =
       at::index_select(x.narrow(-1, content, positions), -1, rows.grid->order);
   for (size_t axis = 0; axis < rows.grid->axes.size(); ++axis) {
     parts.axes.push_back(ordered.narrow(-1, static_cast<int64_t>(axis) * width, width));
   }
-  if (rows.constant.defined()) {
-    parts.constant = x.narrow(-1, content + positions, rows.constant.size(0));
+  if (constants > 0) {
+    parts.constant = x.narrow(-1, content + positions, constants);
   }
   return parts;
 }
 
-/// What stands for a token's mean in a score: [content of x | -sum of x].
-at::Tensor with_mean_column(const at::Tensor& x, const Parts& parts) {
-  return at::cat({parts.content, x.sum({-1}, /*keepdim=*/true).neg()}, -1);
-}
-
 ReadTokens read_factored(const at::Tensor& queries, const AbsorbedRows& tokens, AttendTerms terms) {
   const GridTables& grid = *tokens.grid;
-  const Parts parts = cut(queries, tokens);
-  terms.q = with_mean_column(queries, parts);
+  const Parts parts = cut(centred(queries), tokens);
+  terms.q = parts.content;
   terms.grid = {kernels::GridSide::kKeys, grid.extents, tokens.begin, tokens.scale, {}};
   for (size_t axis = 0; axis < grid.axes.size(); ++axis) {
     at::Tensor table = at::matmul(parts.axes[axis], grid.axes[axis].t());
@@ -113,19 +116,17 @@ ReadTokens read_factored(const at::Tensor& queries, const AbsorbedRows& tokens, 
     terms.grid.tables.push_back(table);
   }
   const Attended attended = attend_terms(terms);
-  const int64_t content = terms.q.size(-1) - 1;
   std::vector<at::Tensor> positions;
   for (size_t axis = 0; axis < grid.axes.size(); ++axis) {
     positions.push_back(at::matmul(attended.sums[axis], grid.axes[axis]));
   }
   std::vector<at::Tensor> mixed{
-      attended.out.narrow(-1, 0, content),
-      at::index_select(positions.size() == 1 ? positions[0] : at::cat(positions, -1), -1,
-                       grid.inverse)};
+      attended.out, at::index_select(positions.size() == 1 ? positions[0] : at::cat(positions, -1),
+                                     -1, grid.inverse)};
   if (tokens.constant.defined()) {
     mixed.push_back(attended.sums[0].sum({-1}, /*keepdim=*/true) * tokens.constant);
   }
-  return {at::cat(mixed, -1) - attended.out.narrow(-1, content, 1), attended.lse};
+  return {centred(at::cat(mixed, -1)), attended.lse};
 }
 
 at::Tensor narrow_rows(const at::Tensor& x, int64_t begin, int64_t length) {
@@ -197,8 +198,8 @@ AbsorbedRows factored_rows(const TokenSegment& segment, std::shared_ptr<const Gr
     parts.push_back(statistics(rows.constant));
   }
   const Share token = joint(parts);
-  const at::Tensor mean = token.mean.unsqueeze(-1);
-  rows.rows = segment.content.defined() ? at::cat({segment.content, mean}, -1) : mean;
+  rows.rows = segment.content.defined() ? segment.content
+                                        : at::zeros({1, segment.tokens, 1}, grid->mean.options());
   rows.scale = at::rsqrt(token.variance + eps);
   rows.grid = std::move(grid);
   return rows;
@@ -257,8 +258,8 @@ AbsorbedKeys absorbed_keys(const at::Tensor& keys, const AbsorbedRows& rows) {
   if (rows.grid == nullptr) {
     return {keys, {}};
   }
-  const Parts parts = cut(keys, rows);
-  AbsorbedKeys absorbed{with_mean_column(keys, parts), {}};
+  const Parts parts = cut(centred(keys), rows);
+  AbsorbedKeys absorbed{parts.content, {}};
   for (size_t axis = 0; axis < rows.grid->axes.size(); ++axis) {
     at::Tensor table = at::matmul(rows.grid->axes[axis], parts.axes[axis].transpose(-1, -2));
     if (axis == 0 && parts.constant.defined()) {

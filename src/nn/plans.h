@@ -39,11 +39,12 @@ class GridTablesCache {
   std::map<std::string, std::shared_ptr<const GridTables>> tables_;
 };
 
-/// Tokens or queries as the absorbed orders read them. Dense: normalised rows. Factored:
-/// [content | mean] with 1 / sigma and the grid's tables beside them.
+/// Tokens or queries as the absorbed orders read them. Dense: normalised rows. Factored: content
+/// with 1 / sigma and the grid's tables beside it; only queries can be without content, and then
+/// hold one channel of zeros.
 struct AbsorbedRows {
   int64_t count = 0;                       ///< M
-  at::Tensor rows;                         ///< [B or 1, M, C], factored [B or 1, M, Cc + 1]
+  at::Tensor rows;                         ///< [B or 1, M, C], factored [B or 1, M, Cc]
   at::Tensor scale;                        ///< factored: [B or 1, M] 1 / sigma
   at::Tensor constant;                     ///< factored: [W] channels all share, or undefined
   std::shared_ptr<const GridTables> grid;  ///< null: dense
@@ -74,7 +75,7 @@ at::Tensor merge_reads(const std::vector<ReadTokens>& reads);
 
 /// Latents as the keys of absorbed queries, for one output.
 struct AbsorbedKeys {
-  at::Tensor keys;                 ///< [B, H, N, C], factored [B, H, N, Cc + 1]
+  at::Tensor keys;                 ///< [B, H, N, C], factored [B, H, N, Cc]
   std::vector<at::Tensor> tables;  ///< factored: [B, H, extent_x, N]
 };
 /// @param keys   [B, H, N, C] with everything absorbed

@@ -261,8 +261,9 @@ TEST(AttentionModuleShared, QueryShapeWideningAndNoResidual) {
   const nn::Parameters parameters = double_parameters(weights);
   const nn::AttentionModule module(parameters, "a", shape, tanh_gelu());
   const at::Tensor inputs = to_tensor(component.in("in1")).to(at::kDouble);
-  const at::Tensor out = module.cross_attend(to_tensor(component.in("in0")).to(at::kDouble),
-                                             module.keys_values(inputs), {}, {}, false);
+  const at::Tensor queries = to_tensor(component.in("in0")).to(at::kDouble);
+  const at::Tensor attended = module.attend_to(queries, module.keys_values(inputs), {}, false);
+  const at::Tensor out = module.finish(attended, queries, /*projected=*/false, false);
   expect_exact(to_array(out), component.f64("out"));
 }
 
@@ -382,7 +383,7 @@ Array run_head(const ModelSpec& spec, const ArrayMap& weights, const Array& rows
                                 false, DType::kF64,   at::TensorOptions().dtype(at::kDouble)};
   const OutputSpec& output = kept.outputs[0];
   const nn::QueryRows queries(context, output, {}, {}, rows.size(0));
-  const at::Tensor projected = nn::project_rows(context, output, to_tensor(rows).to(at::kDouble));
+  const at::Tensor projected = nn::head_rows(context, output, to_tensor(rows).to(at::kDouble));
   return to_array(nn::shape_output(context, output, queries, projected));
 }
 

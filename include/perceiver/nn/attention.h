@@ -58,12 +58,17 @@ class AttentionModule {
   /// @return          [B, O, v]
   at::Tensor attend_to(const at::Tensor& queries, const KeysValues& inputs,
                        const at::Tensor& key_mask, bool training, at::Tensor* map = nullptr) const;
-  /// Output projection, residual and MLP.
+  /// A linear map of what finish() returns; undefined tensors: none.
+  struct LastMap {
+    at::Tensor weight;  ///< [out, E]
+    at::Tensor bias;    ///< [out]
+  };
+  /// Output projection, residual and MLP, and perhaps the map of the result that follows.
   /// @param attended  [B, O, v]; or [B, O, E], projected already but for the bias
   /// @param queries   [B, O, E] (or [1, O, E] for all); only read with a query residual
-  /// @return          [B, O, E]
+  /// @return          [B, O, E], or [B, O, out] with a last map
   at::Tensor finish(const at::Tensor& attended, const at::Tensor& queries, bool projected,
-                    bool training) const;
+                    bool training, const LastMap& last = {}) const;
 
   /// Queries with the key projection, the inputs' LayerNorm scale and 1 / sqrt(dk) in them, to be
   /// multiplied with normalised inputs. @param queries [B, O, E] @return [B, H, O, C]
@@ -86,7 +91,7 @@ class AttentionModule {
  private:
   at::Tensor linear(const at::Tensor& x, const char* name) const;
   at::Tensor norm(const at::Tensor& x, const char* name) const;
-  at::Tensor mlp(const at::Tensor& x, bool training) const;
+  at::Tensor mlp(const at::Tensor& x, bool training, const LastMap& last) const;
 
   const Parameters& parameters_;
   std::string prefix_;
