@@ -41,6 +41,7 @@ struct TrainFlags {
   bool resume = false;
   bool restart = false;
   int loaders = 1;
+  int64_t skip_bad = -1;
 };
 
 struct EvalFlags {
@@ -79,7 +80,11 @@ std::string metrics_text(const train::Metrics& metrics) {
 }
 
 int run_train(const TrainFlags& flags) {
-  const train::Recipe recipe = load_recipe(flags.recipe);
+  RecipeFlags chosen = flags.recipe;
+  if (flags.skip_bad >= 0) {
+    chosen.set.push_back(cat("skip_bad=", flags.skip_bad));
+  }
+  const train::Recipe recipe = load_recipe(chosen);
   train::TrainOptions options;
   options.out = flags.out.empty() ? "runs/" + recipe.name : flags.out;
   options.resume = flags.resume;
@@ -107,8 +112,12 @@ int run_train(const TrainFlags& flags) {
                 {"stopped", result.stopped},
                 {"loss", result.loss},
                 {"seconds", result.seconds},
+                {"skipped_samples", result.skipped},
                 {"metrics", metrics_json(result.metrics)}});
   } else {
+    if (result.skipped > 0) {
+      note(cat(result.skipped, " unreadable sample(s) were left out"));
+    }
     std::cout << options.out.string() << ": "
               << (result.stopped ? cat("stopped after ", result.steps, " steps; --resume goes on")
                                  : cat(result.steps, " steps in ", fixed(result.seconds, 0), " s, ",
@@ -162,6 +171,10 @@ void add_train(Program& program) {
   verb->add_option("--loaders", flags->loaders, "Threads that prepare data; 0 = none")
       ->type_name("N")
       ->check(Range(0, 256));
+  verb->add_option("--skip-bad", flags->skip_bad,
+                   "Leave out up to N unreadable samples instead of stopping at the first")
+      ->type_name("N")
+      ->check(Range(int64_t{0}, int64_t{1} << 40));
   add_recipe_options(verb, flags->recipe);
   program.on(verb, [flags] { return run_train(*flags); });
 }

@@ -76,7 +76,7 @@ std::string recipe_fingerprint(const Recipe& recipe) {
   Json kept = recipe.source;
   for (const char* key :
        {"name", "description", "steps", "evaluate_every", "evaluate_limit", "checkpoint_every",
-        "keep_checkpoints", "keep_best", "best_is_lowest", "save_dtype"}) {
+        "skip_bad", "keep_checkpoints", "keep_best", "best_is_lowest", "save_dtype"}) {
     kept.erase(key);
   }
   kept["schedule"]["steps"] = recipe.schedule.steps;

@@ -169,4 +169,33 @@ void Fields::finish() const {
   }
 }
 
+std::filesystem::path resolve_path(const std::filesystem::path& given,
+                                   const std::filesystem::path& folder) {
+  return given.is_absolute() ? given : folder / given;
+}
+
+std::filesystem::path existing_file(Fields& fields, const std::string& key,
+                                    const std::filesystem::path& folder) {
+  fields.at(key);
+  const std::filesystem::path path = resolve_path(fields.text(key, ""), folder);
+  std::error_code ignored;
+  if (!std::filesystem::is_regular_file(path, ignored)) {
+    throw Error(ErrorCode::kIo, cat(fields.where(key), ": no file ", printable(path.string()),
+                                    " (relative paths start at --data DIR)"));
+  }
+  return path;
+}
+
+std::filesystem::path existing_folder(Fields& fields, const std::string& key,
+                                      const std::filesystem::path& folder) {
+  fields.at(key);
+  const std::filesystem::path path = resolve_path(fields.text(key, ""), folder);
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(path, ignored)) {
+    throw Error(ErrorCode::kIo, cat(fields.where(key), ": no folder ", printable(path.string()),
+                                    " (relative paths start at --data DIR)"));
+  }
+  return path;
+}
+
 }  // namespace perceiver::train

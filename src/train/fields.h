@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <set>
 #include <string>
 #include <vector>
@@ -44,6 +45,15 @@ class Fields {
   std::string where_;
   std::set<std::string> known_;
 };
+
+/// `given`, from `folder` on if it is relative.
+std::filesystem::path resolve_path(const std::filesystem::path& given,
+                                   const std::filesystem::path& folder);
+/// The path that `key` names; it must be there. @throws Error(kFormat), Error(kIo)
+std::filesystem::path existing_file(Fields& fields, const std::string& key,
+                                    const std::filesystem::path& folder);
+std::filesystem::path existing_folder(Fields& fields, const std::string& key,
+                                      const std::filesystem::path& folder);
 
 /// The entry of `words` that takes the fewest edits to reach; empty if none is near.
 std::string nearest_word(const std::string& wrong, const std::vector<std::string>& words);

@@ -7,6 +7,7 @@
 #include "perceiver/spec/hugging_face.h"
 #include "perceiver/spec/presets.h"
 #include "train/fields.h"
+#include "train/task.h"
 
 namespace perceiver::train {
 namespace {
@@ -29,23 +30,6 @@ void apply_override(Json& json, const std::string& key, const std::string& value
   }
   Json parsed = Json::parse(value, nullptr, false);
   *at = parsed.is_discarded() ? Json(value) : std::move(parsed);
-}
-
-std::filesystem::path resolve_path(const std::filesystem::path& given,
-                                   const std::filesystem::path& folder) {
-  return given.is_absolute() ? given : folder / given;
-}
-
-std::filesystem::path existing_file(Fields& fields, const std::string& key,
-                                    const std::filesystem::path& folder) {
-  fields.at(key);
-  const std::filesystem::path path = resolve_path(fields.text(key, ""), folder);
-  std::error_code ignored;
-  if (!std::filesystem::is_regular_file(path, ignored)) {
-    throw Error(ErrorCode::kIo, cat(fields.where(key), ": no file ", printable(path.string()),
-                                    " (relative paths start at --data DIR)"));
-  }
-  return path;
 }
 
 ModelSpec read_model(Fields fields, const std::filesystem::path& folder) {
@@ -139,92 +123,17 @@ ScheduleSpec read_schedule(Fields fields, int64_t steps) {
   return schedule;
 }
 
-ImageDataSpec read_images(Fields fields, const std::filesystem::path& folder) {
-  ImageDataSpec images;
-  images.train_images = existing_file(fields, "train_images", folder);
-  images.train_labels = existing_file(fields, "train_labels", folder);
-  images.test_images = existing_file(fields, "test_images", folder);
-  images.test_labels = existing_file(fields, "test_labels", folder);
-  Fields augment = fields.object("augment");
-  images.augment.shift = augment.number("shift", 0, 0, 1e4);
-  images.augment.rotation = augment.number("rotation", 0, 0, 180);
-  images.augment.scale = augment.number("scale", 0, 0, 0.9);
-  images.augment.shear = augment.number("shear", 0, 0, 2);
-  augment.finish();
-  fields.finish();
-  return images;
-}
-
-TextDataSpec read_text(Fields fields, const std::filesystem::path& folder) {
-  TextDataSpec text;
-  const Json& files = fields.at("files");
-  if (!files.is_array() || files.empty()) {
-    throw Error(ErrorCode::kFormat,
-                cat(fields.where("files"), " must be a list of {\"path\": ...}"));
-  }
-  for (size_t i = 0; i < files.size(); ++i) {
-    Fields file(files[i], cat(fields.where("files"), "[", i, "]"));
-    TextFile& added = text.files.emplace_back();
-    added.path = existing_file(file, "path", folder);
-    added.begin_after = file.text("begin_after", "");
-    added.end_before = file.text("end_before", "");
-    file.finish();
-  }
-  text.held_out = fields.number("held_out", text.held_out, 0, 0.9);
-  text.short_fraction = fields.number("short_fraction", 0, 0, 1);
-  text.short_minimum = fields.integer("short_minimum", text.short_minimum, 1, 1 << 30);
-  fields.finish();
-  return text;
-}
-
-MaskingSpec read_masking(Fields fields) {
-  MaskingSpec masking;
-  masking.rate = fields.number("rate", masking.rate, 1e-6, 1);
-  masking.byte_weight = fields.number("byte_weight", masking.byte_weight, 0, 1e6);
-  masking.word_weight = fields.number("word_weight", masking.word_weight, 0, 1e6);
-  masking.span_weight = fields.number("span_weight", masking.span_weight, 0, 1e6);
-  masking.span_length = fields.number("span_length", masking.span_length, 1, 1e6);
-  masking.visible_weight = fields.number("visible_weight", 0, 0, 1e6);
-  fields.finish();
-  if (masking.byte_weight + masking.word_weight + masking.span_weight <= 0) {
-    throw Error(ErrorCode::kArgument, cat(fields.where("byte_weight"),
-                                          ", word_weight and "
-                                          "span_weight are all 0: nothing would be masked"));
-  }
-  return masking;
-}
-
-SeriesDataSpec read_series(Fields fields) {
-  SeriesDataSpec series;
-  series.train_examples = fields.integer("train_examples", series.train_examples, 1, 1 << 24);
-  series.test_examples = fields.integer("test_examples", series.test_examples, 1, 1 << 24);
-  series.noise = fields.number("noise", series.noise, 0, 1e3);
-  fields.finish();
-  return series;
-}
-
 void read_task(Fields& fields, const std::filesystem::path& data, Recipe& recipe) {
-  constexpr TaskKind kKinds[] = {TaskKind::kImageClassification, TaskKind::kMaskedLanguageModel,
-                                 TaskKind::kSeries};
+  const std::vector<TaskKind>& kinds = task_kinds();
+  std::vector<std::string> names;
+  for (const TaskKind& kind : kinds) {
+    names.emplace_back(kind.name);
+  }
   fields.at("task");
-  recipe.task =
-      kKinds[fields.choice("task", 0, {"image_classification", "masked_language_model", "series"})];
   fields.at("data");
-  switch (recipe.task) {
-    case TaskKind::kImageClassification:
-      recipe.images = read_images(fields.object("data"), data);
-      break;
-    case TaskKind::kMaskedLanguageModel:
-      recipe.text = read_text(fields.object("data"), data);
-      recipe.masking = read_masking(fields.object("masking"));
-      break;
-    case TaskKind::kSeries:
-      recipe.series = read_series(fields.object("data"));
-      break;
-  }
-  if (recipe.task != TaskKind::kMaskedLanguageModel) {
-    recipe.label_smoothing = fields.number("label_smoothing", 0, 0, 1);
-  }
+  const TaskKind& kind = kinds[fields.choice("task", 0, names)];
+  recipe.task = kind.name;
+  recipe.task_recipe = kind.read(fields, data);
   if (fields.has("preprocessor")) {
     recipe.preprocessor = fields.at("preprocessor");
   }
@@ -248,6 +157,7 @@ void read_run(Fields& fields, Recipe& recipe) {
                 cat(fields.where("keep_best"), " is ", printable(recipe.keep_best),
                     " but evaluate_every is 0: nothing would be compared"));
   }
+  recipe.skip_bad = fields.integer("skip_bad", 0, 0, kMaxSteps);
   recipe.accumulate = fields.integer("accumulate", 1, 1, 1 << 20);
   recipe.average_decay = fields.number("average_decay", 0, 0, 1 - 1e-12);
   constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};

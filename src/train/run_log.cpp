@@ -27,6 +27,7 @@ Json to_json(const StepRecord& record) {
                {"gradient_norm", record.gradient_norm},
                {"examples_per_second", record.examples_per_second},
                {"waiting_share", record.waiting_share},
+               {"skipped_samples", record.skipped},
                {"seconds", record.seconds},
                {"time", now()}};
   for (const auto& [name, value] : record.metrics) {

@@ -9,18 +9,6 @@ Counts Task::counts(const Batch& batch) const {
   return {static_cast<double>(batch.inputs.arrays.begin()->second.size(0))};
 }
 
-std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data) {
-  switch (recipe.task) {
-    case TaskKind::kImageClassification:
-      return make_image_task(recipe, model, data);
-    case TaskKind::kMaskedLanguageModel:
-      return make_language_task(recipe, model, data);
-    case TaskKind::kSeries:
-      return make_series_task(recipe, model, data);
-  }
-  throw Error(ErrorCode::kInternal, "a task kind without a task");
-}
-
 const InputSpec& only_input(const ModelSpec& model, InputKind kind, const char* task) {
   if (model.inputs.size() != 1 || model.inputs[0].kind != kind) {
     throw Error(ErrorCode::kArgument,

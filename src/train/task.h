@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -9,6 +11,7 @@
 #include "perceiver/nn/model.h"
 #include "perceiver/train/recipe.h"
 #include "perceiver/train/train.h"
+#include "train/fields.h"
 
 namespace perceiver::train {
 
@@ -27,7 +30,7 @@ using Counts = std::vector<double>;
 using Shares = std::vector<double>;
 
 /// Data, loss and metrics of one kind of problem. The loop in train.cpp knows nothing else about
-/// it: a new kind of problem is one more subclass, its TaskKind and its part of the recipe.
+/// it: a new kind of problem is one more subclass, its TaskRecipe and its line in task_kinds.cpp.
 class Task {
  public:
   virtual ~Task() = default;
@@ -40,6 +43,8 @@ class Task {
   /// Sum over the loss's means, each times its share. @return [], differentiable
   virtual at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
                           const Shares& shares) const = 0;
+  /// Samples that could not be read and were replaced (Recipe::skip_bad).
+  virtual int64_t skipped() const { return 0; }
   virtual int64_t test_examples() const = 0;
   /// Measures on the first `limit` test examples (0 = all).
   virtual Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const = 0;
@@ -47,14 +52,25 @@ class Task {
 
 enum class TaskData { kTrainAndTest, kTestOnly };
 
-/// Reads the data and checks that `model` fits it.
-/// @throws Error(kArgument) naming both sides of a misfit; what the readers throw
-std::unique_ptr<Task> make_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+/// What a recipe says that only its task reads: where the data are, how they are changed.
+class TaskRecipe {
+ public:
+  virtual ~TaskRecipe() = default;
+  /// Reads the data and checks that `model` fits it. `recipe` outlives the task.
+  /// @throws Error(kArgument) naming both sides of a misfit; what the readers throw
+  virtual std::unique_ptr<Task> make(const Recipe& recipe, const ModelSpec& model,
+                                     TaskData part) const = 0;
+};
 
-std::unique_ptr<Task> make_image_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
-std::unique_ptr<Task> make_language_task(const Recipe& recipe, const ModelSpec& model,
-                                         TaskData data);
-std::unique_ptr<Task> make_series_task(const Recipe& recipe, const ModelSpec& model, TaskData data);
+/// One kind of problem: the word for it in a recipe's `task`, and what reads the rest.
+struct TaskKind {
+  const char* name;
+  /// @param fields  the whole recipe; takes `data` and whatever else this task knows
+  /// @param folder  where relative data paths start
+  std::shared_ptr<const TaskRecipe> (*read)(Fields& fields, const std::filesystem::path& folder);
+};
+/// Every kind of problem; tasks/task_kinds.cpp is the list.
+const std::vector<TaskKind>& task_kinds();
 
 /// The only input and the only output of a model, checked.
 /// @throws Error(kArgument) when there are more or the input is of another kind

@@ -52,7 +52,7 @@ class Run {
         options_(options),
         group_(group),
         folder_(options.out / "training"),
-        task_(make_task(recipe, recipe.model, TaskData::kTrainAndTest)),
+        task_(recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest)),
         model_(recipe.model, initial_weights(recipe)),
         optimiser_(recipe.optimiser, own_tensors()),
         average_(recipe.average_decay, model_.parameters()),
@@ -99,6 +99,7 @@ class Run {
     result.steps = state_.step;
     result.loss = state_.mean_loss;
     result.seconds = seconds_since(start_);
+    result.skipped = task_->skipped();
     return result;
   }
 
@@ -173,6 +174,7 @@ class Run {
         static_cast<double>((state_.step - first_step_) * recipe_.batch_size * recipe_.accumulate *
                             group_.size()) /
         training;
+    record.skipped = task_->skipped();
     record.waiting_share = loader_->waited_seconds() / training;
     return record;
   }
@@ -283,7 +285,8 @@ EvalResult evaluate(const Recipe& recipe, const std::filesystem::path& model,
                     const EvalOptions& options) {
   set_threads(options.num_threads);
   const tasks::Bundle bundle = tasks::load_bundle(model);
-  const std::unique_ptr<Task> task = make_task(recipe, bundle.spec, TaskData::kTestOnly);
+  const std::unique_ptr<Task> task =
+      recipe.task_recipe->make(recipe, bundle.spec, TaskData::kTestOnly);
   nn::Model loaded(bundle.spec, bundle.weights);
   EvalResult result;
   const int64_t all = task->test_examples();

@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
-#include "train/augment.h"
-#include "train/idx.h"
+#include "train/data/augment.h"
+#include "train/data/idx.h"
+#include "train/data/text_corpus.h"
 #include "train/losses.h"
-#include "train/text_corpus.h"
 #include "train/tiny.h"
 
 namespace perceiver::train {

@@ -1,4 +1,4 @@
-#include "train/masking.h"
+#include "train/data/masking.h"
 
 #include <numeric>
 #include <string>

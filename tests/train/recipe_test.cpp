@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
+#include "train/tasks/image_task.h"
+#include "train/tasks/language_task.h"
 #include "train/tiny.h"
 
 namespace perceiver::train {
@@ -11,6 +13,11 @@ namespace {
 using test::image_recipe;
 using test::language_recipe;
 using test::TemporaryFolder;
+
+template <typename T>
+const T& own(const Recipe& recipe) {
+  return dynamic_cast<const T&>(*recipe.task_recipe);
+}
 
 class Recipes : public ::testing::Test {
  protected:
@@ -42,14 +49,15 @@ TEST_F(Recipes, ReadsEveryPart) {
   EXPECT_EQ(recipe.model.encoder.latent_channels, 8);
   EXPECT_EQ(recipe.optimiser.kind, OptimiserKind::kLamb);
   EXPECT_EQ(recipe.schedule.kind, ScheduleKind::kConstantCosine);
-  EXPECT_EQ(recipe.images.augment.rotation, 5);
-  EXPECT_EQ(recipe.images.train_images, folder_ / "train_images");
+  const auto& pictures = own<ImageRecipe>(recipe);
+  EXPECT_EQ(pictures.data.augment.rotation, 5);
+  EXPECT_EQ(pictures.data.train_images, folder_ / "train_images");
   EXPECT_EQ(recipe.steps, 12);
   EXPECT_EQ(recipe.seed, 3U);
   EXPECT_TRUE(recipe.preprocessor.has_value());
   const Recipe text = read(language_recipe());
   EXPECT_EQ(text.model.architecture, "PerceiverForMaskedLM");
-  EXPECT_EQ(text.masking.rate, 0.3);
+  EXPECT_EQ(own<LanguageRecipe>(text).masking.rate, 0.3);
   EXPECT_EQ(text.init.local_attention, 1);
 }
 
@@ -112,7 +120,7 @@ TEST_F(Recipes, RelativeDataStartsAtTheGivenFolder) {
   RecipeOptions options;
   options.data = folder_.path();
   const Recipe recipe = recipe_from_json(language_recipe(), elsewhere / "r.json", options);
-  EXPECT_EQ(recipe.text.files.at(0).path, folder_ / "text");
+  EXPECT_EQ(own<LanguageRecipe>(recipe).text.files.at(0).path, folder_ / "text");
   EXPECT_THROW(recipe_from_json(language_recipe(), elsewhere / "r.json", {}), Error);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,12 +20,7 @@
 
 namespace perceiver::train {
 
-enum class TaskKind {
-  kImageClassification,  ///< one grid input [H, W, c], one output [B, classes]
-  kMaskedLanguageModel,  ///< one text input, one output [B, T, vocab]
-  kSeries,  ///< one grid input [T, c] of generated series; an output [B, classes], one of the c
-            ///< channels' next values [B, horizon, c], or both
-};
+class TaskRecipe;  // src/train/task.h
 
 enum class OptimiserKind { kAdamW, kLamb, kSgd };
 
@@ -72,70 +68,15 @@ struct InitSpec {
   double local_attention = 0;
 };
 
-/// Small random changes of training pictures; each is drawn uniformly from [-max, max].
-struct AugmentSpec {
-  double shift = 0;     ///< pixels, each axis
-  double rotation = 0;  ///< degrees
-  double scale = 0;     ///< fraction: 0.1 = 0.9 to 1.1, each axis
-  double shear = 0;     ///< fraction
-};
-
-/// Pictures and labels as IDX files (optionally gzip), MNIST's format.
-struct ImageDataSpec {
-  std::filesystem::path train_images, train_labels, test_images, test_labels;
-  AugmentSpec augment;
-};
-
-struct TextFile {
-  std::filesystem::path path;
-  std::string
-      begin_after;         ///< the text begins after the line that holds this; empty = at the start
-  std::string end_before;  ///< and ends before the line that holds this
-};
-
-/// Plain text. A byte order mark is dropped and CR LF becomes LF. The last `held_out` of every file
-/// is never trained on.
-struct TextDataSpec {
-  std::vector<TextFile> files;
-  double held_out = 0.05;
-  double short_fraction = 0;   ///< of the windows get a random length...
-  int64_t short_minimum = 16;  ///< ...of at least so many bytes
-};
-
-/// What is hidden from a masked language model. The weights say how often an example is masked in
-/// which way; they need not sum to 1.
-struct MaskingSpec {
-  double rate = 0.15;      ///< expected share of hidden bytes (of words, for kWords)
-  double byte_weight = 0;  ///< single bytes, independently
-  double word_weight = 1;  ///< whole whitespace-delimited words, independently (the paper's way)
-  double span_weight = 0;  ///< runs of bytes of geometric length
-  double span_length = 5;  ///< their mean
-  /// Share of the loss on bytes that are not hidden, against 1 on the hidden ones. They are trivial
-  /// to tell, but only once every place of the input reaches its place of the output through the
-  /// latents: asking for them teaches that way early.
-  double visible_weight = 0;
-};
-
-/// Generated multichannel series: each class is a mixture of waves of its own, with noise.
-struct SeriesDataSpec {
-  int64_t train_examples = 4096;
-  int64_t test_examples = 512;
-  double noise = 0.5;
-};
-
 struct Recipe {
   std::string name;
   std::string description;
   std::filesystem::path path;  ///< where it was read
   Json source;                 ///< what was read, overrides applied
   ModelSpec model;
-  TaskKind task = TaskKind::kImageClassification;
+  std::string task;                               ///< word of task_kinds(): "image_classification"
+  std::shared_ptr<const TaskRecipe> task_recipe;  ///< the keys that only this task reads
   InitSpec init;
-  ImageDataSpec images;
-  TextDataSpec text;
-  SeriesDataSpec series;
-  MaskingSpec masking;
-  double label_smoothing = 0;
   OptimiserSpec optimiser;
   ScheduleSpec schedule;
   int64_t batch_size = 0;
@@ -149,6 +90,7 @@ struct Recipe {
   /// empty = none.
   std::string keep_best;
   bool best_is_lowest = false;
+  int64_t skip_bad = 0;      ///< so many samples may be unreadable; each is replaced by the next
   int64_t accumulate = 1;    ///< batches of batch_size a step is made of
   double average_decay = 0;  ///< > 0: moving average of the weights is what is measured and saved
   DType save_dtype = DType::kF32;

@@ -26,6 +26,7 @@ struct StepRecord {
   double gradient_norm = 0;        ///< before clipping
   double examples_per_second = 0;  ///< since the run (or its resumption) began, evaluation excluded
   double seconds = 0;              ///< since then, everything included
+  int64_t skipped = 0;             ///< unreadable samples left out so far
   double waiting_share = 0;        ///< of the time since then: waiting for data
   Metrics metrics;                 ///< filled on steps that evaluated
 };
@@ -47,7 +48,8 @@ struct TrainResult {
   bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, the model is not
   double loss = 0;       ///< moving average at the end
   double seconds = 0;
-  Metrics metrics;  ///< of the model as saved, on the whole test part
+  int64_t skipped = 0;  ///< unreadable samples left out
+  Metrics metrics;      ///< of the model as saved, on the whole test part
 };
 
 /// Trains `recipe` and writes:

@@ -1,3 +1,5 @@
+#include "train/tasks/language_task.h"
+
 #include <algorithm>
 #include <numbers>
 #include <optional>
@@ -9,11 +11,10 @@
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/io/bytes_tokenizer.h"
+#include "train/data/masking.h"
+#include "train/data/text_corpus.h"
 #include "train/losses.h"
-#include "train/masking.h"
 #include "train/random.h"
-#include "train/task.h"
-#include "train/text_corpus.h"
 
 namespace perceiver::train {
 namespace {
@@ -52,8 +53,9 @@ struct MaskedBatch {
 
 class LanguageTask : public Task {
  public:
-  LanguageTask(const Recipe& recipe, const ModelSpec& model)
+  LanguageTask(const Recipe& recipe, const LanguageRecipe& own, const ModelSpec& model)
       : recipe_(recipe),
+        own_(own),
         input_(only_input(model, InputKind::kText, kTask)),
         output_(only_output(model, kTask).name),
         window_(input_.index_dims.at(0) - kFrame) {
@@ -61,12 +63,12 @@ class LanguageTask : public Task {
       throw Error(ErrorCode::kArgument, cat(kTask, " reads bytes: the model's vocabulary must be ",
                                             ByteVocabulary::kSize, ", is ", input_.vocab_size));
     }
-    if (window_ < recipe.text.short_minimum) {
+    if (window_ < own.text.short_minimum) {
       throw Error(ErrorCode::kArgument,
                   cat(printable(recipe.path.string()), ": data.short_minimum is ",
-                      recipe.text.short_minimum, " bytes, the model reads ", window_));
+                      own.text.short_minimum, " bytes, the model reads ", window_));
     }
-    corpus_.emplace(recipe.text, window_);
+    corpus_.emplace(own.text, window_);
     test_ = corpus_->held_out(window_);
     if (test_.empty()) {
       throw Error(ErrorCode::kArgument,
@@ -78,8 +80,8 @@ class LanguageTask : public Task {
   Batch training_batch(int64_t index) override {
     Random lengths{recipe_.seed, kOrder, static_cast<uint64_t>(index)};
     int64_t length = window_;
-    if (lengths.uniform() < recipe_.text.short_fraction) {
-      length = recipe_.text.short_minimum + lengths.below(window_ - recipe_.text.short_minimum + 1);
+    if (lengths.uniform() < own_.text.short_fraction) {
+      length = own_.text.short_minimum + lengths.below(window_ - own_.text.short_minimum + 1);
     }
     MaskedBatch masked(recipe_.batch_size, length + kFrame);
     for (int64_t i = 0; i < recipe_.batch_size; ++i) {
@@ -87,8 +89,8 @@ class LanguageTask : public Task {
       Random window_random{recipe_.seed, kWindow, drawn};
       const std::string_view text = corpus_->draw(length, window_random);
       Random mask_random{recipe_.seed, kMask, drawn};
-      const MaskKind kind = draw_mask_kind(recipe_.masking, mask_random);
-      masked.fill(i, text, choose_masked(kind, recipe_.masking, text, mask_random));
+      const MaskKind kind = draw_mask_kind(own_.masking, mask_random);
+      masked.fill(i, text, choose_masked(kind, own_.masking, text, mask_random));
     }
     return make_batch(masked);
   }
@@ -104,12 +106,12 @@ class LanguageTask : public Task {
     const at::Tensor& logits = outputs.at(output_);
     const at::Tensor hidden =
         masked_cross_entropy(logits, batch.targets.at(output_), batch.mask).mul(shares.at(0));
-    if (recipe_.masking.visible_weight == 0) {
+    if (own_.masking.visible_weight == 0) {
       return hidden;
     }
     const at::Tensor visible =
         masked_cross_entropy(logits, batch.targets.at(output_), batch.mask.logical_not());
-    return hidden.add(visible.mul(shares.at(1)), recipe_.masking.visible_weight);
+    return hidden.add(visible.mul(shares.at(1)), own_.masking.visible_weight);
   }
 
   int64_t test_examples() const override { return static_cast<int64_t>(test_.size()); }
@@ -166,6 +168,7 @@ class LanguageTask : public Task {
   }
 
   const Recipe& recipe_;
+  const LanguageRecipe& own_;
   InputSpec input_;
   std::string output_;
   int64_t window_ = 0;  // bytes of text in a full example
@@ -173,10 +176,58 @@ class LanguageTask : public Task {
   std::vector<std::string_view> test_;
 };
 
+TextDataSpec read_text(Fields fields, const std::filesystem::path& folder) {
+  TextDataSpec text;
+  const Json& files = fields.at("files");
+  if (!files.is_array() || files.empty()) {
+    throw Error(ErrorCode::kFormat,
+                cat(fields.where("files"), " must be a list of {\"path\": ...}"));
+  }
+  for (size_t i = 0; i < files.size(); ++i) {
+    Fields file(files[i], cat(fields.where("files"), "[", i, "]"));
+    TextFile& added = text.files.emplace_back();
+    added.path = existing_file(file, "path", folder);
+    added.begin_after = file.text("begin_after", "");
+    added.end_before = file.text("end_before", "");
+    file.finish();
+  }
+  text.held_out = fields.number("held_out", text.held_out, 0, 0.9);
+  text.short_fraction = fields.number("short_fraction", 0, 0, 1);
+  text.short_minimum = fields.integer("short_minimum", text.short_minimum, 1, 1 << 30);
+  fields.finish();
+  return text;
+}
+
+MaskingSpec read_masking(Fields fields) {
+  MaskingSpec masking;
+  masking.rate = fields.number("rate", masking.rate, 1e-6, 1);
+  masking.byte_weight = fields.number("byte_weight", masking.byte_weight, 0, 1e6);
+  masking.word_weight = fields.number("word_weight", masking.word_weight, 0, 1e6);
+  masking.span_weight = fields.number("span_weight", masking.span_weight, 0, 1e6);
+  masking.span_length = fields.number("span_length", masking.span_length, 1, 1e6);
+  masking.visible_weight = fields.number("visible_weight", 0, 0, 1e6);
+  fields.finish();
+  if (masking.byte_weight + masking.word_weight + masking.span_weight <= 0) {
+    throw Error(ErrorCode::kArgument, cat(fields.where("byte_weight"),
+                                          ", word_weight and "
+                                          "span_weight are all 0: nothing would be masked"));
+  }
+  return masking;
+}
+
 }  // namespace
 
-std::unique_ptr<Task> make_language_task(const Recipe& recipe, const ModelSpec& model, TaskData) {
-  return std::make_unique<LanguageTask>(recipe, model);
+std::unique_ptr<Task> LanguageRecipe::make(const Recipe& recipe, const ModelSpec& model,
+                                           TaskData /*part*/) const {
+  return std::make_unique<LanguageTask>(recipe, *this, model);
+}
+
+std::shared_ptr<const TaskRecipe> read_language_recipe(Fields& fields,
+                                                       const std::filesystem::path& folder) {
+  auto recipe = std::make_shared<LanguageRecipe>();
+  recipe->text = read_text(fields.object("data"), folder);
+  recipe->masking = read_masking(fields.object("masking"));
+  return recipe;
 }
 
 }  // namespace perceiver::train

@@ -1,4 +1,4 @@
-#include "train/text_corpus.h"
+#include "train/data/text_corpus.h"
 
 #include <algorithm>
 

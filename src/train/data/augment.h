@@ -2,10 +2,17 @@
 
 #include <cstdint>
 
-#include "perceiver/train/recipe.h"
 #include "train/random.h"
 
 namespace perceiver::train {
+
+/// Small random changes of training pictures; each is drawn uniformly from [-max, max].
+struct AugmentSpec {
+  double shift = 0;     ///< pixels, each axis
+  double rotation = 0;  ///< degrees
+  double scale = 0;     ///< fraction: 0.1 = 0.9 to 1.1, each axis
+  double shear = 0;     ///< fraction
+};
 
 /// Extents of one picture, channels last.
 struct PictureSize {

@@ -1,14 +1,30 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "perceiver/train/recipe.h"
 #include "train/random.h"
 
 namespace perceiver::train {
+
+struct TextFile {
+  std::filesystem::path path;
+  std::string
+      begin_after;         ///< the text begins after the line that holds this; empty = at the start
+  std::string end_before;  ///< and ends before the line that holds this
+};
+
+/// Plain text. A byte order mark is dropped and CR LF becomes LF. The last `held_out` of every file
+/// is never trained on.
+struct TextDataSpec {
+  std::vector<TextFile> files;
+  double held_out = 0.05;
+  double short_fraction = 0;   ///< of the windows get a random length...
+  int64_t short_minimum = 16;  ///< ...of at least so many bytes
+};
 
 /// Text cut into a part to train on and a part held out, file by file.
 class TextCorpus {

@@ -4,10 +4,23 @@
 #include <string_view>
 #include <vector>
 
-#include "perceiver/train/recipe.h"
 #include "train/random.h"
 
 namespace perceiver::train {
+
+/// What is hidden from a masked language model. The weights say how often an example is masked in
+/// which way; they need not sum to 1.
+struct MaskingSpec {
+  double rate = 0.15;      ///< expected share of hidden bytes (of words, for kWords)
+  double byte_weight = 0;  ///< single bytes, independently
+  double word_weight = 1;  ///< whole whitespace-delimited words, independently (the paper's way)
+  double span_weight = 0;  ///< runs of bytes of geometric length
+  double span_length = 5;  ///< their mean
+  /// Share of the loss on bytes that are not hidden, against 1 on the hidden ones. They are trivial
+  /// to tell, but only once every place of the input reaches its place of the output through the
+  /// latents: asking for them teaches that way early.
+  double visible_weight = 0;
+};
 
 enum class MaskKind { kBytes, kWords, kSpans };
 

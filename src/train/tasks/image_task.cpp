@@ -1,3 +1,5 @@
+#include "train/tasks/image_task.h"
+
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -9,13 +11,12 @@
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "train/augment.h"
-#include "train/epoch_order.h"
+#include "train/data/augment.h"
+#include "train/data/epoch_order.h"
+#include "train/data/idx.h"
 #include "train/fields.h"
-#include "train/idx.h"
 #include "train/losses.h"
 #include "train/random.h"
-#include "train/task.h"
 
 namespace perceiver::train {
 namespace {
@@ -107,8 +108,9 @@ LabelledImages read_images(const std::filesystem::path& images, const std::files
 
 class ImageTask : public Task {
  public:
-  ImageTask(const Recipe& recipe, const ModelSpec& model, TaskData data)
+  ImageTask(const Recipe& recipe, const ImageRecipe& own, const ModelSpec& model, TaskData data)
       : recipe_(recipe),
+        own_(own),
         input_(only_input(model, InputKind::kGrid, kTask)),
         output_(only_output(model, kTask).name) {
     if (input_.index_dims.size() != 2) {
@@ -119,7 +121,7 @@ class ImageTask : public Task {
     const int64_t classes = class_count(model, kTask);
     size_ = {input_.index_dims[0], input_.index_dims[1], input_.channels};
     normalisation_ = read_normalisation(recipe, input_.channels);
-    const ImageDataSpec& files = recipe.images;
+    const ImageDataSpec& files = own.data;
     test_ = read_images(files.test_images, files.test_labels, input_, classes);
     if (data == TaskData::kTrainAndTest) {
       train_ = read_images(files.train_images, files.train_labels, input_, classes);
@@ -132,13 +134,13 @@ class ImageTask : public Task {
     for (int64_t i = 0; i < recipe_.batch_size; ++i) {
       chosen.push_back(order_->at(index * recipe_.batch_size + i));
     }
-    return make_batch(train_, chosen, index * recipe_.batch_size, recipe_.images.augment);
+    return make_batch(train_, chosen, index * recipe_.batch_size, own_.data.augment);
   }
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
                   const Shares& shares) const override {
     return softmax_cross_entropy(outputs.at(output_), batch.targets.at(output_),
-                                 recipe_.label_smoothing)
+                                 own_.label_smoothing)
         .mul(shares.at(0));
   }
 
@@ -190,6 +192,7 @@ class ImageTask : public Task {
   }
 
   const Recipe& recipe_;
+  const ImageRecipe& own_;
   InputSpec input_;
   std::string output_;
   PictureSize size_;
@@ -198,10 +201,35 @@ class ImageTask : public Task {
   std::optional<EpochOrder> order_;
 };
 
+ImageDataSpec read_images(Fields fields, const std::filesystem::path& folder) {
+  ImageDataSpec images;
+  images.train_images = existing_file(fields, "train_images", folder);
+  images.train_labels = existing_file(fields, "train_labels", folder);
+  images.test_images = existing_file(fields, "test_images", folder);
+  images.test_labels = existing_file(fields, "test_labels", folder);
+  Fields augment = fields.object("augment");
+  images.augment.shift = augment.number("shift", 0, 0, 1e4);
+  images.augment.rotation = augment.number("rotation", 0, 0, 180);
+  images.augment.scale = augment.number("scale", 0, 0, 0.9);
+  images.augment.shear = augment.number("shear", 0, 0, 2);
+  augment.finish();
+  fields.finish();
+  return images;
+}
+
 }  // namespace
 
-std::unique_ptr<Task> make_image_task(const Recipe& recipe, const ModelSpec& model, TaskData data) {
-  return std::make_unique<ImageTask>(recipe, model, data);
+std::unique_ptr<Task> ImageRecipe::make(const Recipe& recipe, const ModelSpec& model,
+                                        TaskData part) const {
+  return std::make_unique<ImageTask>(recipe, *this, model, part);
+}
+
+std::shared_ptr<const TaskRecipe> read_image_recipe(Fields& fields,
+                                                    const std::filesystem::path& folder) {
+  auto recipe = std::make_shared<ImageRecipe>();
+  recipe->data = read_images(fields.object("data"), folder);
+  recipe->label_smoothing = fields.number("label_smoothing", 0, 0, 1);
+  return recipe;
 }
 
 }  // namespace perceiver::train

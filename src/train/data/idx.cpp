@@ -1,4 +1,4 @@
-#include "train/idx.h"
+#include "train/data/idx.h"
 
 #include <algorithm>
 #include <cstring>

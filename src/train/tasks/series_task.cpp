@@ -1,3 +1,5 @@
+#include "train/tasks/series_task.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -10,7 +12,6 @@
 #include "perceiver/base/str.h"
 #include "train/losses.h"
 #include "train/random.h"
-#include "train/task.h"
 
 namespace perceiver::train {
 namespace {
@@ -23,8 +24,8 @@ constexpr int64_t kTestBatch = 64;
 // period alone; what comes next follows from all of them.
 class SeriesTask : public Task {
  public:
-  SeriesTask(const Recipe& recipe, const ModelSpec& model)
-      : recipe_(recipe), input_(only_input(model, InputKind::kGrid, kTask)) {
+  SeriesTask(const Recipe& recipe, const SeriesRecipe& own, const ModelSpec& model)
+      : recipe_(recipe), own_(own), input_(only_input(model, InputKind::kGrid, kTask)) {
     if (input_.index_dims.size() != 1) {
       throw Error(ErrorCode::kArgument,
                   cat(kTask, " needs an input with one axis; ", printable(input_.name), " has ",
@@ -39,7 +40,7 @@ class SeriesTask : public Task {
     std::vector<uint64_t> examples;
     for (int64_t i = 0; i < recipe_.batch_size; ++i) {
       const int64_t drawn = index * recipe_.batch_size + i;
-      examples.push_back(static_cast<uint64_t>(drawn % recipe_.series.train_examples));
+      examples.push_back(static_cast<uint64_t>(drawn % own_.data.train_examples));
     }
     return make_batch(examples);
   }
@@ -48,8 +49,8 @@ class SeriesTask : public Task {
                   const Shares& shares) const override {
     at::Tensor sum;
     if (!state_.empty()) {
-      sum = softmax_cross_entropy(outputs.at(state_), batch.targets.at(state_),
-                                  recipe_.label_smoothing);
+      sum =
+          softmax_cross_entropy(outputs.at(state_), batch.targets.at(state_), own_.label_smoothing);
     }
     if (!forecast_.empty()) {
       const at::Tensor error = at::mse_loss(outputs.at(forecast_), batch.targets.at(forecast_));
@@ -58,7 +59,7 @@ class SeriesTask : public Task {
     return sum.mul(shares.at(0));
   }
 
-  int64_t test_examples() const override { return recipe_.series.test_examples; }
+  int64_t test_examples() const override { return own_.data.test_examples; }
 
   // Beside the forecast's error stands that of repeating the last value seen.
   Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const override {
@@ -70,7 +71,7 @@ class SeriesTask : public Task {
     for (int64_t begin = 0; begin < count; begin += kTestBatch) {
       std::vector<uint64_t> examples;
       for (int64_t i = begin; i < std::min(begin + kTestBatch, count); ++i) {
-        examples.push_back(static_cast<uint64_t>(recipe_.series.train_examples + i));
+        examples.push_back(static_cast<uint64_t>(own_.data.train_examples + i));
       }
       const auto size = static_cast<double>(examples.size());
       const Batch batch = make_batch(examples);
@@ -149,7 +150,7 @@ class SeriesTask : public Task {
       const double drift = random.uniform(-0.5, 0.5);
       for (int64_t t = 0; t < steps + horizon_; ++t) {
         const double x = static_cast<double>(t) / static_cast<double>(steps);
-        const double noise = random.uniform(-1, 1) * recipe_.series.noise;
+        const double noise = random.uniform(-1, 1) * own_.data.noise;
         const double wave = strength * std::sin(2 * std::numbers::pi * periods * x + phase);
         out[t * input_.channels + channel] = static_cast<float>(wave + drift * x + noise);
       }
@@ -157,16 +158,35 @@ class SeriesTask : public Task {
   }
 
   const Recipe& recipe_;
+  const SeriesRecipe& own_;
   InputSpec input_;
   std::string state_, forecast_;  // output names; empty = the model has none
   int64_t classes_ = 1;
   int64_t horizon_ = 0;
 };
 
+SeriesDataSpec read_series(Fields fields) {
+  SeriesDataSpec series;
+  series.train_examples = fields.integer("train_examples", series.train_examples, 1, 1 << 24);
+  series.test_examples = fields.integer("test_examples", series.test_examples, 1, 1 << 24);
+  series.noise = fields.number("noise", series.noise, 0, 1e3);
+  fields.finish();
+  return series;
+}
+
 }  // namespace
 
-std::unique_ptr<Task> make_series_task(const Recipe& recipe, const ModelSpec& model, TaskData) {
-  return std::make_unique<SeriesTask>(recipe, model);
+std::unique_ptr<Task> SeriesRecipe::make(const Recipe& recipe, const ModelSpec& model,
+                                         TaskData /*part*/) const {
+  return std::make_unique<SeriesTask>(recipe, *this, model);
+}
+
+std::shared_ptr<const TaskRecipe> read_series_recipe(Fields& fields,
+                                                     const std::filesystem::path& /*folder*/) {
+  auto recipe = std::make_shared<SeriesRecipe>();
+  recipe->data = read_series(fields.object("data"));
+  recipe->label_smoothing = fields.number("label_smoothing", 0, 0, 1);
+  return recipe;
 }
 
 }  // namespace perceiver::train

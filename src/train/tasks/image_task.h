@@ -1,0 +1,28 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "train/data/augment.h"
+#include "train/task.h"
+
+namespace perceiver::train {
+
+/// Pictures and labels as IDX files (optionally gzip), MNIST's format.
+struct ImageDataSpec {
+  std::filesystem::path train_images, train_labels, test_images, test_labels;
+  AugmentSpec augment;
+};
+
+/// image_classification: one grid input [H, W, c], one output [B, classes].
+struct ImageRecipe : TaskRecipe {
+  ImageDataSpec data;
+  double label_smoothing = 0;
+
+  std::unique_ptr<Task> make(const Recipe& recipe, const ModelSpec& model,
+                             TaskData part) const override;
+};
+std::shared_ptr<const TaskRecipe> read_image_recipe(Fields& fields,
+                                                    const std::filesystem::path& folder);
+
+}  // namespace perceiver::train
