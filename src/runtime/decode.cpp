@@ -108,7 +108,7 @@ std::shared_ptr<const Decoder::Prepared> Decoder::prepare(ConstMatrix latents, i
   prepared->width = parts.key_value.out();
   prepared->keys_values.resize(static_cast<size_t>(latents.rows * prepared->width));
   const Workspace::Scope scope(workspace);
-  const Matrix normalised = workspace.matrix(latents.rows, latents.columns);
+  const Matrix normalised = workspace.dense(latents.rows, latents.columns);
   kernels::normalise_rows(latents.rows, latents.columns, latents.data, latents.stride,
                           parts.weights.eps, normalised.data, normalised.stride);
   const Matrix both{prepared->keys_values.data(), latents.rows, prepared->width, prepared->width};
@@ -211,7 +211,7 @@ std::string constant_key(const TokenSource& queries, const std::string& output) 
 /// LayerNorm's result of rows [begin, end), scale and shift left to the weights.
 Matrix normed_rows(TokenSource& queries, int64_t b, int64_t begin, int64_t end, float eps,
                    Workspace& workspace) {
-  const Matrix rows = workspace.matrix(end - begin, queries.channels());
+  const Matrix rows = workspace.dense(end - begin, queries.channels());
   queries.dense(b, begin, end, rows);
   kernels::normalise_rows(rows.rows, rows.columns, rows.data, rows.stride, eps, rows.data,
                           rows.stride);
@@ -257,7 +257,7 @@ void Decoder::map(const Prepared& prepared, TokenSource& queries, int64_t b, int
   for (int64_t first = begin; first < end; first += step) {
     const Workspace::Scope scope(workspace);
     const int64_t last = std::min(first + step, end);
-    const Matrix q = workspace.matrix(last - first, parts.shape().qk_channels);
+    const Matrix q = workspace.dense(last - first, parts.shape().qk_channels);
     parts.packed_query().apply(normed_rows(queries, b, first, last, parts.weights.eps, workspace),
                                q);
     for (int64_t h = 0; h < parts.shape().num_heads; ++h) {

@@ -180,12 +180,12 @@ class RowReader {
       tail_.from_values(values, out, workspace);
       return;
     }
-    const Matrix x = workspace.matrix(end - begin, parts_.shape().output_channels);
+    const Matrix x = workspace.dense(end - begin, parts_.shape().output_channels);
     if (order_.values_composed && parts_.shape().num_heads == 1) {
       attend(begin, end, x, workspace);
     } else {
       const Workspace::Scope inner(workspace);
-      const Matrix values = workspace.matrix(end - begin, values_width());
+      const Matrix values = workspace.dense(end - begin, values_width());
       attend(begin, end, values, workspace);
       if (order_.values_composed) {
         add_heads(values, x);
@@ -239,7 +239,7 @@ class RowReader {
       args.q = {kept_ + begin * qk, 0, dk, qk};
       return;
     }
-    const Matrix q = workspace.matrix(end - begin, qk);
+    const Matrix q = workspace.dense(end - begin, qk);
     const Workspace::Scope scope(workspace);
     parts_.packed_query().apply(normed(begin, end, workspace), q);
     args.q = {q.data, 0, dk, q.stride};
@@ -292,7 +292,7 @@ class RowReader {
   }
 
   Matrix normed(int64_t begin, int64_t end, Workspace& workspace) const {
-    const Matrix rows = workspace.matrix(end - begin, queries_.channels());
+    const Matrix rows = workspace.dense(end - begin, queries_.channels());
     queries_.dense(b_, begin, end, rows);
     kernels::normalise_rows(rows.rows, rows.columns, rows.data, rows.stride, parts_.weights.eps,
                             rows.data, rows.stride);

@@ -330,7 +330,7 @@ void RowTail::follow(TailOrder order, ConstMatrix x, Matrix out, Workspace& work
     }
   }
   for (size_t i = 0; i + 1 < separate_.size(); ++i) {
-    const Matrix next = workspace.matrix(x.rows, separate_[i].out());
+    const Matrix next = workspace.dense(x.rows, separate_[i].out());
     separate_[i].apply(x, next);
     x = next;
   }
@@ -345,11 +345,11 @@ void RowTail::follow(TailOrder order, ConstMatrix x, Matrix out, Workspace& work
 
 void RowTail::from_x(TailOrder order, Matrix x, Matrix out, Matrix whole, Workspace& workspace) {
   const Workspace::Scope scope(workspace);
-  const Matrix stage = last_ ? workspace.matrix(out.rows, stage_channels()) : out;
-  const Matrix hidden = workspace.matrix(x.rows, shared_.shape.mlp_channels);
+  const Matrix stage = last_ ? workspace.dense(out.rows, stage_channels()) : out;
+  const Matrix hidden = workspace.dense(x.rows, shared_.shape.mlp_channels);
   {
     const Workspace::Scope inner(workspace);
-    const Matrix normed = workspace.matrix(x.rows, x.columns);
+    const Matrix normed = workspace.dense(x.rows, x.columns);
     kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, shared_.eps, normed.data,
                             normed.stride);
     shared_.packed_mlp_in().apply(normed, hidden, {shared_.activation, false});
@@ -374,12 +374,12 @@ void RowTail::from_values(Matrix values, Matrix out, Workspace& workspace) {
   prepare_from_values();
   const Workspace::Scope scope(workspace);
   const int64_t v = shared_.shape.v_channels;
-  const Matrix stage = last_ ? workspace.matrix(out.rows, stage_channels()) : out;
+  const Matrix stage = last_ ? workspace.dense(out.rows, stage_channels()) : out;
   of_values_->apply(values.slice(0, v), stage);
-  const Matrix hidden = workspace.matrix(values.rows, shared_.shape.mlp_channels);
+  const Matrix hidden = workspace.dense(values.rows, shared_.shape.mlp_channels);
   {
     const Workspace::Scope inner(workspace);
-    const Matrix turned = workspace.matrix(values.rows, shared_.packed_length().out());
+    const Matrix turned = workspace.dense(values.rows, shared_.packed_length().out());
     shared_.packed_length().apply(values.slice(0, v), turned);
     const float width = static_cast<float>(shared_.shape.query_channels);
 #pragma omp parallel for schedule(static)

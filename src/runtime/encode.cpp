@@ -127,7 +127,7 @@ std::shared_ptr<const CrossAttendIn::Queries> CrossAttendIn::prepare(ConstMatrix
   queries->width = textbook ? parts.v_dim() : shape.input_channels;
 
   const Workspace::Scope scope(workspace);
-  const Matrix normalised = workspace.matrix(latents.rows, latents.columns);
+  const Matrix normalised = workspace.dense(latents.rows, latents.columns);
   kernels::normalise_rows(latents.rows, latents.columns, latents.data, latents.stride, parts.eps,
                           normalised.data, normalised.stride);
   const int64_t qk = shape.qk_channels;
@@ -211,7 +211,7 @@ void CrossAttendIn::finish(const Queries& queries, const ReadState& state, Matri
   const int64_t n = state.latents, width = state.width, v_dim = parts.v_dim();
   const bool textbook = queries.plan == Plan::kTextbook;
   const Workspace::Scope scope(workspace);
-  const Matrix attended = workspace.matrix(state.batch * n, parts.shape.v_channels);
+  const Matrix attended = workspace.dense(state.batch * n, parts.shape.v_channels);
   for (int64_t b = 0; b < state.batch; ++b) {
     const bool empty = has_seen_nothing(state, b);
     const bool keeps_mean =

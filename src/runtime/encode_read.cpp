@@ -71,7 +71,7 @@ class TextbookForm : public BlockForm {
   int64_t width() const override { return shape_.v_channels / shape_.num_heads; }
   void fill(int64_t b, int64_t begin, int64_t end, AttendForward<float>& args,
             Workspace& workspace) const override {
-    const Matrix both = workspace.matrix(end - begin, key_value_.out());
+    const Matrix both = workspace.dense(end - begin, key_value_.out());
     {
       const Workspace::Scope scope(workspace);
       key_value_.apply(normed_tokens(source_, b, begin, end, eps_, workspace), both);

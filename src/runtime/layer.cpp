@@ -12,7 +12,7 @@ namespace {
 
 /// LayerNorm without scale and shift, which live in the next weight.
 Matrix normalised(ConstMatrix x, float eps, Workspace& workspace) {
-  const Matrix out = workspace.matrix(x.rows, x.columns);
+  const Matrix out = workspace.dense(x.rows, x.columns);
   kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, eps, out.data, out.stride);
   return out;
 }
@@ -58,7 +58,7 @@ Mlp::Mlp(const Weights& weights, const std::string& prefix, const AttentionShape
 
 void Mlp::apply(Matrix x, Workspace& workspace) const {
   const Workspace::Scope scope(workspace);
-  const Matrix hidden = workspace.matrix(x.rows, in_.out());
+  const Matrix hidden = workspace.dense(x.rows, in_.out());
   {
     const Workspace::Scope inner(workspace);
     in_.apply(normalised(x, eps_, workspace), hidden, {activation_, false});
@@ -97,12 +97,12 @@ void SelfAttendLayer::apply(Matrix latents, int64_t batch, Workspace& workspace,
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(qk)));
   {
     const Workspace::Scope scope(workspace);
-    const Matrix all = workspace.matrix(latents.rows, query_key_value_.out());
+    const Matrix all = workspace.dense(latents.rows, query_key_value_.out());
     {
       const Workspace::Scope inner(workspace);
       query_key_value_.apply(normalised(latents, eps_, workspace), all);
     }
-    const Matrix attended = workspace.matrix(latents.rows, shape_.v_channels);
+    const Matrix attended = workspace.dense(latents.rows, shape_.v_channels);
     const auto part = [&](int64_t first, int64_t width) {
       return kernels::Rows<const float>{all.data + first, count * all.stride, width, all.stride};
     };

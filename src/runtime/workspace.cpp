@@ -58,6 +58,14 @@ Matrix Workspace::matrix(int64_t rows, int64_t columns) {
   return {take(count), rows, columns, stride};
 }
 
+Matrix Workspace::dense(int64_t rows, int64_t columns) {
+  int64_t count = 0;
+  if (__builtin_mul_overflow(rows, columns, &count)) {
+    count = INT64_MAX;
+  }
+  return {take(count), rows, columns, columns};
+}
+
 int64_t Workspace::held_bytes() const {
   int64_t held = 0;
   for (const Chunk& chunk : chunks_) {

@@ -23,6 +23,8 @@ class Workspace {
   /// Rows padded to whole cache lines, and never a power of two of them apart: rows that all fall
   /// into one cache set are several times slower to walk down.
   Matrix matrix(int64_t rows, int64_t columns);
+  /// Rows without gaps: for operands of Linear alone, which would copy others.
+  Matrix dense(int64_t rows, int64_t columns);
   std::byte* take_bytes(int64_t count);
 
   /// Gives back, on destruction, all that was taken since its construction.

@@ -77,7 +77,7 @@ double largest_error(const Affine& affine, const Linear& linear, int64_t rows, i
 }
 
 TEST(Linear, EveryShapeStrideAndEpilogue) {
-  const int64_t shapes[][2] = {{1, 1}, {1, 40}, {40, 1}, {3, 5}, {64, 48}, {129, 77}};  // out, in
+  const int64_t shapes[][2] = {{1, 1}, {1, 40}, {40, 1}, {3, 5}, {64, 48}, {129, 77}, {56, 64}};  // out, in
   for (const auto& [out, in] : shapes) {
     for (const bool has_bias : {true, false}) {
       const Affine affine = random_affine(out, in, 1, has_bias);
