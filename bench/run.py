@@ -1,7 +1,7 @@
 """`make bench`: `perceiver forward` against three ways to run transformers, on the six released configurations.
 
     python bench/run.py --program build/bin/perceiver [--models NAME ...] [--rounds K] [--peers NAME ...]
-                        [--ours NAME ...] [--threads N] [--quick] [--no-page]
+                        [--ours NAME ...] [--threads N] [--quick] [--add] [--no-page]
 
 Random weights from `perceiver init`, the same input, the same number of threads. Outputs are compared with
 transformers eager first: a column whose answers differ gets no time. Then the columns take turns in one run;
@@ -11,7 +11,8 @@ and OpenVINO's that of the process that converts and runs. Also the share of the
 measured in the same run, and the stack of self-attention by itself (bench/stack.py).
 
 Prints what each row reached of its target (bench/cases.py). Writes build/bench/results.json and, when every row
-was run, docs/performance.md and the table of README.md. About 25 minutes on two cores.
+was run, docs/performance.md and the table of README.md. About 25 minutes on two cores; with --add the rows may be
+measured in several calls, each row still in one run.
 """
 
 import argparse
@@ -168,9 +169,25 @@ class Run:
         return self.result()
 
 
+def kept(options):
+    """With --add: earlier rows of this commit, but for those that run now."""
+    path = os.path.join(options.work, "results.json")
+    if not options.add or not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        earlier = json.load(file)
+    now = {case.name for case in options.cases}
+    return [r for r in earlier["results"] if r["case"] not in now] if earlier["commit"] == report.commit() else []
+
+
+def in_order(results):
+    order = [case.name for case in cases.CASES]
+    return sorted(results, key=lambda r: order.index(r["case"]))
+
+
 def run_all(options):
     """Results in the order of the table. Cases of one model share its peers."""
-    results, peers, preset = [], {}, None
+    results, peers, preset = kept(options), {}, None
     started = time.perf_counter()
     try:
         for case in options.cases:
@@ -180,10 +197,10 @@ def run_all(options):
             results.append(Run(case, options, peers).run())
             results[-1]["verdicts"] = page.verdicts(results[-1])
             print(f"{page.one_line(results[-1])}  [{time.perf_counter() - started:.0f} s]", flush=True)
-            save(options, results, {})
+            save(options, in_order(results), {})
     finally:
         stop(peers)
-    return results
+    return in_order(results)
 
 
 def stop(peers):
@@ -195,7 +212,7 @@ def stop(peers):
 def about(options):
     return {"commit": report.commit(), "cpu": report.cpu(), "threads": options.threads,
             "versions": report.versions(sys.executable),
-            "command": shlex.join(["bench/run.py", *sys.argv[1:]]) if len(sys.argv) > 3 else "make bench"}
+            "command": "make bench" if options.add or len(sys.argv) <= 3 else shlex.join(["bench/run.py", *sys.argv[1:]])}
 
 
 def save(options, results, more):
@@ -216,6 +233,8 @@ def parse():
                         help="the first that runs is compared with the peers")
     parser.add_argument("--exact", action="store_true", help="float64 runs of every model, slow and 14 GiB")
     parser.add_argument("--quick", action="store_true", help="one round of the small models, eager alone, no page")
+    parser.add_argument("--add", action="store_true", help="keep rows measured before at this commit")
+    parser.add_argument("--no-stack", action="store_true", help="without the stack of self-attention by itself")
     parser.add_argument("--work", default=os.path.join(report.root(), "build", "bench"))
     parser.add_argument("--no-page", action="store_true", help="print only")
     options = parser.parse_args()
@@ -225,7 +244,6 @@ def parse():
     options.cases = [c for c in cases.CASES if any(c.name.startswith(w) for w in wanted)]
     if not options.cases:
         parser.error("no row is called so; there are " + "; ".join(names))
-    options.whole = len(options.cases) == len(cases.CASES)
     return options
 
 
@@ -233,9 +251,9 @@ def main():
     options = parse()
     os.makedirs(options.work, exist_ok=True)
     results = run_all(options)
-    more = {} if options.quick else {"stack": stack.measure(options)}
+    more = {} if options.quick or options.no_stack else {"stack": stack.measure(options)}
     save(options, results, more)
-    if options.whole and not options.no_page:
+    if len(results) == len(cases.CASES) and not options.no_page:
         page.write(os.path.join(options.work, "results.json"))
     print(page.targets_table(results))
     misses = [f"{r['case']}: {v['what']} is {v['reached']}, wanted {v['wanted']}" for r in results

@@ -3,7 +3,10 @@
 # What every test sees: scripts in the environment, C++ programs as macros.
 set(PERCEIVER_TEST_ENVIRONMENT
   "PERCEIVER_SOURCE_DIR=${PROJECT_SOURCE_DIR}" "PERCEIVER_BINARY_DIR=${CMAKE_BINARY_DIR}"
-  "PERCEIVER_PYTHON=${PERCEIVER_PYTHON}" "PYTHONDONTWRITEBYTECODE=1")
+  "PERCEIVER_PYTHON=${PERCEIVER_PYTHON}" "PYTHONDONTWRITEBYTECODE=1"
+  # Test programs share the processors: a thread that waits by spinning at the end of each of many
+  # small parallel loops would keep another program from its work for a whole time slice.
+  "OMP_WAIT_POLICY=passive")
 set(PERCEIVER_TEST_PROGRAM
   "PERCEIVER_PROGRAM=${CMAKE_BINARY_DIR}/bin/perceiver" "PERCEIVER_WITH_TORCH=${PERCEIVER_TORCH}")
 set(PERCEIVER_TEST_TIMEOUT 600)
