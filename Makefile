@@ -17,7 +17,7 @@ python = $(firstword $(wildcard $(BUILD)/venv/bin/python) python3)
 options := -DPERCEIVER_TORCH=$(PERCEIVER_TORCH) $(if $(Torch_DIR),-DTorch_DIR=$(Torch_DIR)) $(CMAKE_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build inference test test-slow demo parity bench bench-scaling gates gates-update lint tidy format asan install clean FORCE
+.PHONY: help setup build inference test test-slow demo parity bench bench-scaling bench-training gates gates-update lint tidy format asan install clean FORCE
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,6 +49,11 @@ bench: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and memory a
 
 bench-scaling: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and memory against the number of inputs and outputs
 	$(python) bench/scaling.py --program $(program)
+
+bench-training: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## time and memory of one training step against transformers
+	@cmake -S . -B $(BUILD) -DPERCEIVER_BENCH=ON >/dev/null
+	@ninja -C $(BUILD) -j $(JOBS) perceiver train_step
+	$(python) bench/train_step.py --program $(program) --step $(BUILD)/bin/train_step
 
 gates: $(BUILD)/build.ninja  ## instruction counts of the hot paths against recorded ones (needs valgrind)
 	@ninja -C $(BUILD) -j $(JOBS) gate_hot_paths

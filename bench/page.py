@@ -164,9 +164,6 @@ def write(results_file):
     report.replace_section(page, "bench", "\n\n".join(parts))
     if run.get("stack"):
         report.replace_section(page, "stack", stack_table(run["stack"]))
-    training = os.path.join(os.path.dirname(results_file), "train_step.jsonl")
-    if os.path.exists(training):
-        report.replace_section(page, "training", training_table(training))
     short = [[r["case"], times(ratio(r, ["eager"])), times(ratio(r, ["compile", "openvino"])),
               f"{subject(r)['peak_rss'] / MIB:,.0f} MiB", f"{r['columns']['eager']['peak_rss'] / MIB:,.0f} MiB"]
              for r in results]

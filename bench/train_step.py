@@ -6,7 +6,8 @@
 Random weights from `perceiver init`; the loss is the mean square of the outputs. Loss and the norm of every
 gradient are compared first: a time counts only if they agree. Then the two take turns, each a process of its own
 that makes one step to warm up and as many as --rounds that count; flow, whose first step is as slow as its second,
-counts it. Peak memory is that of these processes, as the kernel counts it. One line of JSON per model on stdout.
+counts it. Peak memory is that of these processes, as the kernel counts it. One line of JSON per model on stdout;
+also writes build/bench/train_step.jsonl and a section of docs/performance.md.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from safetensors.numpy import save_file
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tools", "oracle"))
 import full_models  # noqa: E402
+import page  # noqa: E402
 import report  # noqa: E402
 
 AGREE = 2e-3  # of the larger: a gradient's norm in float32 against another order of float32
@@ -102,6 +104,15 @@ def misses(result):
         yield f"{result['model']}: it takes {result['memory_share']:.2f} of the memory, wanted {memory:.2f}"
 
 
+def earlier(path, but):
+    """Rows of former calls for other models, by model."""
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    return {row["model"]: row for row in rows if row["model"] not in but}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--program", default="build/bin/perceiver")
@@ -109,13 +120,22 @@ def main():
     parser.add_argument("--models", nargs="*", default=list(GOALS))
     parser.add_argument("--rounds", type=int, default=0, help="turns per model; default 2, flow 1")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-page", action="store_true", help="print only")
     parser.add_argument("--work", default=os.path.join(report.root(), "build", "bench", "train"))
     options = parser.parse_args()
-    missed = []
+    missed, kept = [], os.path.join(options.work, "..", "train_step.jsonl")
+    results = earlier(kept, options.models)
     for name in options.models:
         result = Bench(name, options).run()
         print(json.dumps(result), flush=True)
         missed += misses(result)
+        results[name] = result
+        with open(kept, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(results[name]) + "\n" for name in GOALS if name in results)
+    if not options.no_page:
+        about = f"`make bench-training`; commit {report.commit()}; {report.cpu()}; {options.threads} threads."
+        report.replace_section(os.path.join(report.root(), "docs", "performance.md"), "training",
+                               about + "\n\n" + page.training_table(kept))
     print("\n".join(missed), file=sys.stderr)
     return 1 if missed else 0
 
