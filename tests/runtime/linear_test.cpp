@@ -77,7 +77,8 @@ double largest_error(const Affine& affine, const Linear& linear, int64_t rows, i
 }
 
 TEST(Linear, EveryShapeStrideAndEpilogue) {
-  const int64_t shapes[][2] = {{1, 1}, {1, 40}, {40, 1}, {3, 5}, {64, 48}, {129, 77}, {56, 64}};  // out, in
+  const int64_t shapes[][2] = {{1, 1},   {1, 40},   {40, 1}, {3, 5},
+                               {64, 48}, {129, 77}, {56, 64}};  // out, in
   for (const auto& [out, in] : shapes) {
     for (const bool has_bias : {true, false}) {
       const Affine affine = random_affine(out, in, 1, has_bias);
@@ -94,6 +95,27 @@ TEST(Linear, EveryShapeStrideAndEpilogue) {
           }
         }
       }
+    }
+  }
+}
+
+TEST(Linear, WideSumsAreAsExactAsNarrowOnes) {
+  // relative to the square root of the width: constant where sums are made in blocks
+  const auto error = [](int64_t in) {
+    const Affine affine = random_affine(64, in, 3);
+    const Linear linear(affine, Precision::kF32);
+    return largest_error(affine, linear, 64, 0, {}) / std::sqrt(static_cast<double>(in));
+  };
+  EXPECT_LT(error(4096), 1.6 * error(512));
+}
+
+TEST(Linear, WideMapsWithEveryEpilogue) {
+  const Affine affine = random_affine(72, 1300, 7);
+  const Linear linear(affine, Precision::kF32);
+  for (const int64_t pad : {0, 3}) {
+    for (const bool accumulate : {false, true}) {
+      EXPECT_LT(largest_error(affine, linear, 9, pad, {{}, accumulate}), 2e-4);
+      EXPECT_LT(largest_error(affine, linear, 9, pad, {Activation::kGeluErf, accumulate}), 2e-4);
     }
   }
 }
