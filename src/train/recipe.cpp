@@ -76,12 +76,12 @@ StartFrom read_start_from(Fields& recipe, const std::filesystem::path& folder) {
     return from;
   }
   if (recipe.at("start_from").is_string()) {
-    from.model = resolve_path(recipe.text("start_from", ""), folder);
+    from.model = resolve_path(recipe.text("start_from", ""), folder).lexically_normal();
     return from;
   }
   Fields fields = recipe.object("start_from");
   fields.at("model");
-  from.model = resolve_path(fields.text("model", ""), folder);
+  from.model = resolve_path(fields.text("model", ""), folder).lexically_normal();
   if (fields.has("except")) {
     const Json& prefixes = fields.at("except");
     for (const Json& prefix : prefixes.is_array() ? prefixes : Json::array({nullptr})) {

@@ -1,8 +1,11 @@
+#include <map>
+
 #include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/spec/parameters.h"
+#include "perceiver/spec/presets.h"
 #include "perceiver/train/recipe.h"
 #include "support/shared.h"
 #include "train/task.h"
@@ -41,6 +44,25 @@ TEST(TextRecipes, PretrainingIsThePapers) {
   EXPECT_EQ(batch.inputs.arrays.at("inputs").size(1), 2048);
   const double hidden = batch.mask.sum().item<double>() / static_cast<double>(batch.mask.numel());
   EXPECT_NEAR(hidden, 0.13, 0.03);  // 15 % of the words; spaces are never hidden
+}
+
+// start_from takes the released language model for the paper's multi-task model: they differ in
+// heads alone.
+TEST(TextRecipes, TheMultitaskPresetFitsTheLanguageModel) {
+  const auto body = [](const std::string& name) {
+    std::map<std::string, std::vector<int64_t>> shapes;
+    for (const ParameterInfo& tensor : parameter_table(preset(name))) {
+      if (!tensor.name.starts_with("outputs.")) {
+        shapes[tensor.name] = tensor.shape;
+      }
+    }
+    return shapes;
+  };
+  EXPECT_EQ(body("glue-multitask"), body("language-perceiver"));
+  const ModelSpec tasks = preset("glue-multitask");
+  const ModelSpec language = preset("language-perceiver");
+  EXPECT_EQ(tasks.encoder.self_attend.num_heads, language.encoder.self_attend.num_heads);
+  EXPECT_EQ(tasks.decoder.cross_attend.num_heads, language.decoder.cross_attend.num_heads);
 }
 
 TEST(TextRecipes, FilesAreWeightedAllOrNone) {
