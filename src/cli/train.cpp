@@ -79,6 +79,15 @@ std::string metrics_text(const train::Metrics& metrics) {
   return text;
 }
 
+void show_start(const train::StartReport& start) {
+  note(cat("starting from ", start.model.string(), ": ", start.taken.size(), " tensors taken, ",
+           start.fresh.size(), " new, ", start.unused.size(),
+           " of the model's not used (training/start.json lists them)"));
+  for (const std::string& difference : start.notes) {
+    note(difference);
+  }
+}
+
 int run_train(const TrainFlags& flags) {
   RecipeFlags chosen = flags.recipe;
   if (flags.skip_bad >= 0) {
@@ -103,6 +112,7 @@ int run_train(const TrainFlags& flags) {
                metrics_text(record.metrics)));
     }
   };
+  options.on_start = show_start;
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
   const train::TrainResult result = train::train(recipe, options);

@@ -7,6 +7,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
+#include "train/start_from.h"
 
 namespace perceiver::train {
 namespace {
@@ -76,7 +77,7 @@ void start_local(const ModelShape& shape, double top, double sharpness, ArrayMap
 
 }  // namespace
 
-ArrayMap initial_weights(const Recipe& recipe) {
+ArrayMap initial_weights(const Recipe& recipe, StartReport* report) {
   const InitSpec& init = recipe.init;
   ArrayMap weights =
       random_parameters(recipe.model, init.scheme, recipe.seed, init.initializer_range);
@@ -100,6 +101,12 @@ ArrayMap initial_weights(const Recipe& recipe) {
   }
   if (init.local_attention > 0) {
     start_local(resolve(recipe.model), top, init.local_attention, weights);
+  }
+  if (!recipe.start_from.model.empty()) {
+    StartReport started = take_weights(recipe.start_from, recipe.model, weights);
+    if (report != nullptr) {
+      *report = std::move(started);
+    }
   }
   return weights;
 }

@@ -44,6 +44,9 @@ enum RandomPurpose : uint64_t {
   kTestMask = 5,
   kDropout = 6,
   kSeries = 7,
+  kTaskOrder = 160,    ///< the examples of one of several tasks
+  kTextPairs = 161,    ///< generated text examples
+  kTokenLabels = 162,  ///< generated labelled texts
 };
 
 }  // namespace perceiver::train

@@ -69,6 +69,33 @@ InitSpec read_init(Fields fields) {
   return init;
 }
 
+// A path, or {"model": path, "except": [name prefixes]}.
+StartFrom read_start_from(Fields& recipe, const std::filesystem::path& folder) {
+  StartFrom from;
+  if (!recipe.has("start_from")) {
+    return from;
+  }
+  if (recipe.at("start_from").is_string()) {
+    from.model = resolve_path(recipe.text("start_from", ""), folder).lexically_normal();
+    return from;
+  }
+  Fields fields = recipe.object("start_from");
+  fields.at("model");
+  from.model = resolve_path(fields.text("model", ""), folder).lexically_normal();
+  if (fields.has("except")) {
+    const Json& prefixes = fields.at("except");
+    for (const Json& prefix : prefixes.is_array() ? prefixes : Json::array({nullptr})) {
+      if (!prefix.is_string() || prefix.get<std::string>().empty()) {
+        throw Error(ErrorCode::kFormat,
+                    cat(fields.where("except"), " must be a list of beginnings of tensor names"));
+      }
+      from.except.push_back(prefix.get<std::string>());
+    }
+  }
+  fields.finish();
+  return from;
+}
+
 OptimiserSpec read_optimiser(Fields fields) {
   OptimiserSpec optimiser;
   constexpr OptimiserKind kKinds[] = {OptimiserKind::kAdamW, OptimiserKind::kLamb,
@@ -185,6 +212,7 @@ Recipe recipe_from_json(Json json, const std::filesystem::path& path,
   fields.at("model");
   recipe.model = read_model(fields.object("model"), folder);
   recipe.init = read_init(fields.object("init"));
+  recipe.start_from = read_start_from(fields, folder);
   read_run(fields, recipe);
   recipe.optimiser = read_optimiser(fields.object("optimiser"));
   recipe.schedule = read_schedule(fields.object("schedule"), recipe.steps);

@@ -21,6 +21,7 @@
 #include "train/loader.h"
 #include "train/optimiser.h"
 #include "train/run_log.h"
+#include "train/start_from.h"
 #include "train/step.h"
 #include "train/task.h"
 
@@ -53,7 +54,7 @@ class Run {
         group_(group),
         folder_(options.out / "training"),
         task_(recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest)),
-        model_(recipe.model, initial_weights(recipe)),
+        model_(recipe.model, initial_weights(recipe, &start_from_)),
         optimiser_(recipe.optimiser, own_tensors()),
         average_(recipe.average_decay, model_.parameters()),
         step_({recipe_, *task_, model_, optimiser_, average_, group_}),
@@ -73,6 +74,7 @@ class Run {
 
   TrainResult run() {
     prepare_folder();
+    report_start();
     start_ = Clock::now();
     TrainResult result;
     while (state_.step < recipe_.steps && !result.stopped) {
@@ -100,6 +102,7 @@ class Run {
     result.loss = state_.mean_loss;
     result.seconds = seconds_since(start_);
     result.skipped = task_->skipped();
+    result.start = start_from_;
     return result;
   }
 
@@ -146,6 +149,17 @@ class Run {
     write_json(folder_ / "recipe.json", recipe_.source);
     if (!options_.resume) {
       remove_old_checkpoints(folder_, 0);  // a later resume would take them for this run's
+    }
+  }
+
+  void report_start() {
+    if (options_.resume) {  // the checkpoint's weights took the place of what was taken
+      start_from_ = {};
+    } else if (!start_from_.model.empty() && options_.on_start) {
+      options_.on_start(start_from_);
+    }
+    if (!start_from_.model.empty() && leads()) {
+      write_json(folder_ / "start.json", to_json(start_from_));
     }
   }
 
@@ -252,6 +266,7 @@ class Run {
   distributed::Group& group_;
   std::filesystem::path folder_;
   std::unique_ptr<Task> task_;
+  StartReport start_from_;  // before the model: filled while its weights are made
   nn::Model model_;
   Optimiser optimiser_;
   AveragedWeights average_;

@@ -68,6 +68,13 @@ struct InitSpec {
   double local_attention = 0;
 };
 
+/// A trained model that a run starts from: fine-tuning.
+struct StartFrom {
+  std::filesystem::path model;  ///< folder (or Haiku pickle); empty = random weights
+  /// Tensors whose names begin with one of these start afresh although the model has them.
+  std::vector<std::string> except;
+};
+
 struct Recipe {
   std::string name;
   std::string description;
@@ -77,6 +84,7 @@ struct Recipe {
   std::string task;                               ///< word of task_kinds(): "image_classification"
   std::shared_ptr<const TaskRecipe> task_recipe;  ///< the keys that only this task reads
   InitSpec init;
+  StartFrom start_from;
   OptimiserSpec optimiser;
   ScheduleSpec schedule;
   int64_t batch_size = 0;

@@ -31,6 +31,15 @@ struct StepRecord {
   Metrics metrics;                 ///< filled on steps that evaluated
 };
 
+/// What a run took from Recipe::start_from. Names are tensors of our layout.
+struct StartReport {
+  std::filesystem::path model;      ///< empty: nothing, all weights are random
+  std::vector<std::string> taken;   ///< from the model, whole or (tables of another length) in part
+  std::vector<std::string> fresh;   ///< new: heads, what `except` names
+  std::vector<std::string> unused;  ///< the model's alone
+  std::vector<std::string> notes;   ///< sentences: what differs although the tensors fit
+};
+
 struct TrainOptions {
   std::filesystem::path
       out;               ///< becomes a model folder, with `training/` inside for the run itself
@@ -39,8 +48,9 @@ struct TrainOptions {
   int num_threads = 0;   ///< 0 = LibTorch's choice
   int num_loaders = 1;   ///< background threads that make batches; 0 = none
   std::function<void(const StepRecord&)> on_step;
-  ProgressFn progress;                      ///< reading data, evaluating
-  const std::atomic<bool>* stop = nullptr;  ///< set from a signal handler: save and leave
+  std::function<void(const StartReport&)> on_start;  ///< before the first step, with start_from
+  ProgressFn progress;                               ///< reading data, evaluating
+  const std::atomic<bool>* stop = nullptr;           ///< set from a signal handler: save and leave
 };
 
 struct TrainResult {
@@ -50,6 +60,7 @@ struct TrainResult {
   double seconds = 0;
   int64_t skipped = 0;  ///< unreadable samples left out
   Metrics metrics;      ///< of the model as saved, on the whole test part
+  StartReport start;    ///< of a run that was not resumed
 };
 
 /// Trains `recipe` and writes:
@@ -58,6 +69,7 @@ struct TrainResult {
 ///   out/training/checkpoint-<steps>.safetensors  weights, optimiser state, step: enough to go on
 ///                                             exactly; the newest Recipe::keep_checkpoints
 ///   out/training/recipe.json                  the recipe as run
+///   out/training/start.json                   with Recipe::start_from: StartReport
 ///   out/training/log.jsonl                    one line per logged step
 ///   out/training/events.out.tfevents.*        the same for TensorBoard
 /// Batches, masks and augmentation are functions of (seed, step) alone, so a resumed run equals an

@@ -60,13 +60,25 @@ TextCorpus::TextCorpus(const TextDataSpec& spec, int64_t min_bytes) {
       throw Error(ErrorCode::kArgument, cat(printable(file.path.string()), ": ", added.training,
                                             " bytes to train on, an example needs ", min_bytes));
     }
+    added.weight = file.weight;
     training_bytes_ += added.training;
+    weights_ += file.weight;
   }
 }
 
-std::string_view TextCorpus::draw(int64_t length, Random& random) const {
-  int64_t place = random.below(training_bytes_);
+const TextCorpus::File& TextCorpus::draw_file(double drawn) const {
+  double left = drawn * weights_;
   const File* file = files_.data();
+  while (left >= file->weight && file != &files_.back()) {
+    left -= file->weight;
+    ++file;
+  }
+  return *file;
+}
+
+std::string_view TextCorpus::draw(int64_t length, Random& random) const {
+  const File* file = weights_ > 0 ? &draw_file(random.uniform()) : files_.data();
+  int64_t place = random.below(weights_ > 0 ? file->training : training_bytes_);
   while (place >= file->training) {
     place -= file->training;
     ++file;

@@ -15,6 +15,7 @@
 #include "train/data/text_corpus.h"
 #include "train/losses.h"
 #include "train/random.h"
+#include "train/tasks/text_fields.h"
 
 namespace perceiver::train {
 namespace {
@@ -178,19 +179,7 @@ class LanguageTask : public Task {
 
 TextDataSpec read_text(Fields fields, const std::filesystem::path& folder) {
   TextDataSpec text;
-  const Json& files = fields.at("files");
-  if (!files.is_array() || files.empty()) {
-    throw Error(ErrorCode::kFormat,
-                cat(fields.where("files"), " must be a list of {\"path\": ...}"));
-  }
-  for (size_t i = 0; i < files.size(); ++i) {
-    Fields file(files[i], cat(fields.where("files"), "[", i, "]"));
-    TextFile& added = text.files.emplace_back();
-    added.path = existing_file(file, "path", folder);
-    added.begin_after = file.text("begin_after", "");
-    added.end_before = file.text("end_before", "");
-    file.finish();
-  }
+  text.files = read_text_files(fields, folder);
   text.held_out = fields.number("held_out", text.held_out, 0, 0.9);
   text.short_fraction = fields.number("short_fraction", 0, 0, 1);
   text.short_minimum = fields.integer("short_minimum", text.short_minimum, 1, 1 << 30);

@@ -2,6 +2,8 @@
 #include "train/tasks/image_task.h"
 #include "train/tasks/language_task.h"
 #include "train/tasks/series_task.h"
+#include "train/tasks/text_tasks.h"
+#include "train/tasks/token_labelling_task.h"
 
 namespace perceiver::train {
 
@@ -10,6 +12,8 @@ const std::vector<TaskKind>& task_kinds() {
       {"image_classification", read_image_recipe},
       {"masked_language_model", read_language_recipe},
       {"series", read_series_recipe},
+      {"text_tasks", read_text_tasks_recipe},
+      {"token_labelling", read_token_labelling_recipe},
   };
   return kinds;
 }

@@ -1,0 +1,185 @@
+#include "train/data/text_examples.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
+#include "train/random.h"
+
+namespace perceiver::train {
+namespace {
+
+// Values are written as decimal numbers, perhaps with a leading plus.
+double parse_value(const std::string& text, const std::string& where) {
+  double value = 0;
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || rest != end || !std::isfinite(value)) {
+    throw Error(ErrorCode::kFormat,
+                cat(where, ": the label '", printable(text, 40), "' is no finite number"));
+  }
+  return value;
+}
+
+int64_t find_label(const std::string& word, const std::vector<std::string>& labels,
+                   const std::string& where) {
+  const auto found = std::find(labels.begin(), labels.end(), word);
+  if (found == labels.end()) {
+    throw Error(ErrorCode::kFormat, cat(where, ": the label '", printable(word, 40),
+                                        "' is none of the ", labels.size(), " in `labels`"));
+  }
+  return found - labels.begin();
+}
+
+// Columns of a source as numbers of one file.
+struct Columns {
+  std::vector<int64_t> text;
+  int64_t label = 0;
+};
+
+TextExample read_row(const TableRow& row, size_t width, const Columns& columns,
+                     const TableSource& source, const std::string& where) {
+  if (row.fields.size() != width) {
+    throw Error(ErrorCode::kFormat,
+                cat(where, " has ", row.fields.size(), " fields, the first row has ", width));
+  }
+  TextExample example;
+  example.first = row.fields[static_cast<size_t>(columns.text[0])];
+  if (columns.text.size() > 1) {
+    example.second = row.fields[static_cast<size_t>(columns.text[1])];
+  }
+  if (example.first.empty() || (columns.text.size() > 1 && example.second.empty())) {
+    throw Error(ErrorCode::kFormat, cat(where, ": a text is empty"));
+  }
+  const std::string& label = row.fields[static_cast<size_t>(columns.label)];
+  if (source.labels.empty()) {
+    example.value = parse_value(label, where);
+  } else {
+    example.label = find_label(label, source.labels, where);
+  }
+  return example;
+}
+
+std::vector<std::string_view> words_of(std::string_view text) {
+  std::vector<std::string_view> words;
+  size_t begin = 0;
+  for (size_t i = 0; i <= text.size(); ++i) {
+    if (i == text.size() || text[i] == ' ' || text[i] == '\n') {
+      if (i > begin) {
+        words.push_back(text.substr(begin, i - begin));
+      }
+      begin = i + 1;
+    }
+  }
+  return words;
+}
+
+std::string joined(const std::vector<std::string_view>& words) {
+  std::string text;
+  for (const std::string_view word : words) {
+    text += text.empty() ? "" : " ";
+    text += word;
+  }
+  return text;
+}
+
+// Two texts of as many words; each word of the second is that of the first with a probability
+// drawn for the pair, else one of another place of the corpus.
+TextExample overlapping(std::string_view one, std::string_view other, Random& random) {
+  std::vector<std::string_view> first = words_of(one);
+  std::vector<std::string_view> second = words_of(other);
+  const size_t count = std::min(first.size(), second.size());
+  first.resize(count);
+  second.resize(count);
+  const double kept = random.uniform();
+  for (size_t i = 0; i < count; ++i) {
+    if (random.uniform() < kept) {
+      second[i] = first[i];
+    }
+  }
+  while (joined(second).size() > other.size()) {  // longer words took the place of shorter ones
+    first.pop_back();
+    second.pop_back();
+  }
+  double same = 0;
+  for (size_t i = 0; i < first.size(); ++i) {
+    same += first[i] == second[i] ? 1 : 0;
+  }
+  const double share = same / static_cast<double>(std::max<size_t>(1, first.size()));
+  return {joined(first), joined(second), 0, share};
+}
+
+TextExample with_vowel_share(std::string_view text) {
+  double letters = 0;
+  double vowels = 0;
+  for (const char c : text) {
+    const char lower = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+    letters += lower >= 'a' && lower <= 'z' ? 1 : 0;
+    vowels += std::string_view("aeiou").find(lower) != std::string_view::npos ? 1 : 0;
+  }
+  return {std::string(text), "", 0, vowels / std::max(1.0, letters)};
+}
+
+}  // namespace
+
+std::vector<TextExample> read_text_examples(const std::filesystem::path& path,
+                                            const TableSource& source, BadRows& bad) {
+  TableReader reader(path, source.format);
+  Columns columns;
+  for (const Column& column : source.text) {
+    columns.text.push_back(reader.find(column));
+  }
+  columns.label = reader.find(source.label);
+  std::vector<TextExample> examples;
+  for (TableRow row; reader.next(row);) {
+    try {
+      examples.push_back(read_row(row, reader.width(), columns, source, reader.where(row)));
+    } catch (const Error&) {
+      if (bad.skipped == bad.limit) {
+        throw;
+      }
+      ++bad.skipped;
+    }
+  }
+  if (examples.empty()) {
+    throw Error(ErrorCode::kFormat, cat(printable(path.string()), ": holds no examples"));
+  }
+  return examples;
+}
+
+std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec,
+                                                const TextCorpus& corpus, bool held_out,
+                                                uint64_t seed, int64_t max_bytes) {
+  const bool pairs = spec.question == TextQuestion::kWordOverlap;
+  const int64_t length = pairs ? max_bytes / 2 : max_bytes;
+  const std::vector<std::string_view> pieces = corpus.held_out(length);
+  if (held_out && pieces.size() < 2) {
+    throw Error(ErrorCode::kArgument,
+                cat("data.held_out leaves ", pieces.size(), " pieces of ", length,
+                    " bytes of the generated task's files, 2 are the least"));
+  }
+  const auto draw = [&](Random& random) {
+    return held_out ? pieces[static_cast<size_t>(random.below(static_cast<int64_t>(pieces.size())))]
+                    : corpus.draw(length, random);
+  };
+  const int64_t count = held_out ? spec.test_examples : spec.train_examples;
+  // Tests are the same whatever the seed, so that runs compare.
+  const uint64_t stream = held_out ? 0 : seed;
+  std::vector<TextExample> examples;
+  for (int64_t i = 0; i < count; ++i) {
+    Random random{stream, kTextPairs, held_out ? 1U : 0U, static_cast<uint64_t>(i)};
+    const std::string_view one = draw(random);
+    if (pairs) {
+      examples.push_back(overlapping(one, draw(random), random));
+    } else {
+      const int64_t bytes = std::max<int64_t>(1, length / 4) +
+                            random.below(length - std::max<int64_t>(1, length / 4) + 1);
+      examples.push_back(with_vowel_share(one.substr(0, static_cast<size_t>(bytes))));
+    }
+  }
+  return examples;
+}
+
+}  // namespace perceiver::train
