@@ -44,6 +44,12 @@ enum RandomPurpose : uint64_t {
   kTestMask = 5,
   kDropout = 6,
   kSeries = 7,
+  kSoundCrop = 140,
+  kClipChoice = 141,
+  kLabelMask = 142,
+  kModalityDrop = 143,
+  kOutputPoints = 144,
+  kGeneratedFilm = 145,
 };
 
 }  // namespace perceiver::train
