@@ -1,6 +1,8 @@
 #include "perceiver/tasks/sound.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -41,19 +43,27 @@ std::vector<Ranked> classify_sound(const Bundle& bundle, Engine& engine, const i
   const int64_t length = input.index_dims[0];
   const io::Audio heard =
       io::resample(sound, config.sampling_rate, static_cast<int>(input.channels));
-  std::vector<float> sum;
+  std::vector<float> logits;
+  std::vector<double> sum;
   for (const int64_t begin : tokens::spread_windows(heard.length(), length, options.windows)) {
     ModelInputs inputs;
     inputs.arrays[input.name] =
         tokens::audio_window(heard.samples, begin, length, config.do_normalize)
             .reshape({1, length, input.channels});
-    const Array logits = engine.forward(inputs).at(bundle.spec.outputs[0].name).to(DType::kF32);
-    sum.resize(static_cast<size_t>(logits.numel()));
-    for (size_t k = 0; k < sum.size(); ++k) {
-      sum[k] += logits.data<float>()[k] / static_cast<float>(options.windows);
-    }
+    const Array answer = engine.forward(inputs).at(bundle.spec.outputs[0].name).to(DType::kF32);
+    logits.assign(answer.data<float>(), answer.data<float>() + answer.numel());
+    const std::vector<double> probabilities = softmax(logits.data(), answer.numel());
+    sum.resize(probabilities.size());
+    std::transform(sum.begin(), sum.end(), probabilities.begin(), sum.begin(), std::plus<>());
   }
-  return rank_classes(sum.data(), static_cast<int64_t>(sum.size()), options.top,
+  if (options.windows > 1) {  // logits whose softmax is the mean
+    constexpr double kLeast = 1e-30;
+    std::transform(sum.begin(), sum.end(), logits.begin(), [&](double total) {
+      return static_cast<float>(
+          std::log(std::max(total / static_cast<double>(options.windows), kLeast)));
+    });
+  }
+  return rank_classes(logits.data(), static_cast<int64_t>(logits.size()), options.top,
                       bundle.spec.labels);
 }
 

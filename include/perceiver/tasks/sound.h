@@ -18,7 +18,7 @@ bool is_sound_classifier(const ModelSpec& spec);
 
 struct ClassifySoundOptions {
   int64_t top = 5;
-  /// Windows of the model's length, spread over a longer sound; their logits are averaged.
+  /// Windows of the model's length, spread over a longer sound; their probabilities are averaged.
   int64_t windows = 1;
 };
 
