@@ -290,6 +290,9 @@ TEST_F(AudioVideoTraining, SaysWhatDoesNotFit) {
   json = autoencoder_recipe();
   json["model"]["spec"]["inputs"][2]["channels"] = 4;
   expect_refused(json, "output label tells 3 classes, the input 4");
+  json = tagger_recipe();
+  json["label_smoothing"] = 0.1;
+  expect_refused(json, "with multi_label nothing is smoothed");
   json = autoencoder_recipe();
   json["data"]["folder"] = "films";
   expect_refused(json, "either a folder of films or generated ones");

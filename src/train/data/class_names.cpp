@@ -41,6 +41,15 @@ ClassSpec read_classes(Fields& fields, const std::filesystem::path& folder) {
   return spec;
 }
 
+double read_label_smoothing(Fields& fields, LabelKind kind) {
+  const double smoothing = fields.number("label_smoothing", 0, 0, 1);
+  if (smoothing > 0 && kind == LabelKind::kMulti) {
+    throw Error(ErrorCode::kArgument, cat(fields.where("label_smoothing"), " is ", smoothing,
+                                          ", but with multi_label nothing is smoothed"));
+  }
+  return smoothing;
+}
+
 ClassNames::ClassNames(ClassSpec spec, int64_t classes)
     : spec_(std::move(spec)), classes_(classes) {
   if (!spec_.names.empty() && static_cast<int64_t>(spec_.names.size()) != classes_) {

@@ -27,6 +27,9 @@ struct ClassSpec {
 /// @throws Error(kFormat), Error(kIo)
 ClassSpec read_classes(Fields& fields, const std::filesystem::path& folder);
 
+/// label_smoothing of the recipe. @throws Error(kArgument) for one beside multi_label
+double read_label_smoothing(Fields& fields, LabelKind kind);
+
 /// What labels written as text mean: names of classes, or their numbers where there are no names.
 class ClassNames {
  public:

@@ -229,7 +229,7 @@ std::shared_ptr<const TaskRecipe> read_audio_recipe(Fields& fields,
   auto recipe = std::make_shared<SoundRecipe>();
   recipe->data = read_sounds(fields.object("data"), folder);
   recipe->augment = read_augment(fields.object("augment"));
-  recipe->label_smoothing = fields.number("label_smoothing", 0, 0, 1);
+  recipe->label_smoothing = read_label_smoothing(fields, recipe->data.classes.kind);
   return recipe;
 }
 

@@ -73,7 +73,7 @@ std::shared_ptr<const TaskRecipe> read_audio_video_recipe(Fields& fields,
                     recipe->hide.audio, ", together more than 1: one of them always stays"));
   }
   hide.finish();
-  recipe->label_smoothing = fields.number("label_smoothing", 0, 0, 1);
+  recipe->label_smoothing = read_label_smoothing(fields, recipe->data.classes.kind);
   return recipe;
 }
 
