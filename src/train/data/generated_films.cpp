@@ -59,7 +59,7 @@ Colour bright_colour(Random& random) {
 Actor draw_actor(int64_t k, double hertz, Random& random) {
   Actor actor;
   actor.shape = k % kShapes;
-  actor.radius = random.uniform(0.16, 0.26);
+  actor.radius = random.uniform(0.2, 0.32);
   actor.x = random.uniform();
   actor.y = random.uniform();
   actor.step_x = random.uniform(-0.06, 0.06);
