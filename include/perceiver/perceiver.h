@@ -16,5 +16,6 @@
 #include "perceiver/tasks/bundle.h"
 #include "perceiver/tasks/forward.h"
 #include "perceiver/tasks/image.h"
+#include "perceiver/tasks/sound.h"
 #include "perceiver/tasks/text.h"
 #include "perceiver/tokens/engine.h"

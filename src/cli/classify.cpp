@@ -9,8 +9,10 @@
 #include "cli/texts.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
+#include "perceiver/io/audio.h"
 #include "perceiver/io/image.h"
 #include "perceiver/tasks/image.h"
+#include "perceiver/tasks/sound.h"
 #include "perceiver/tasks/text.h"
 
 namespace perceiver::cli {
@@ -19,7 +21,9 @@ namespace {
 constexpr const char* kDetails =
     "The model decides: for one that reads pictures, INPUT is a PNG, JPEG or PPM file; for one "
     "that\n"
-    "reads text, INPUT is the text itself, or '-' for one text per line of standard input.\n"
+    "hears sounds, a WAV, FLAC, Ogg or MP3 file or a film; for one that reads text, the text "
+    "itself,\n"
+    "or '-' for one text per line of standard input.\n"
     "Without --model: handwritten digits, light on dark (--invert for dark on light).";
 
 struct Options {
@@ -27,6 +31,7 @@ struct Options {
   std::vector<std::string> inputs;
   std::string attention;
   int64_t top = 5;
+  int64_t windows = 1;
   bool invert = false;
 };
 
@@ -60,8 +65,8 @@ io::Image inverted(const io::Image& picture) {
   return io::make_image(out);
 }
 
-std::vector<tasks::Ranked> classify_file(const tasks::Model& model, const Options& o,
-                                         const std::string& path) {
+std::vector<tasks::Ranked> classify_picture(const tasks::Model& model, const Options& o,
+                                            const std::string& path) {
   io::Image picture = io::read_image(path);
   tasks::ClassifyImageOptions options;
   options.top = o.top;
@@ -75,20 +80,36 @@ std::vector<tasks::Ranked> classify_file(const tasks::Model& model, const Option
 }
 
 void check(const Options& o, const ModelSpec& spec, const std::string& folder) {
-  const bool text = tasks::is_text_classifier(spec);
-  if (!text && !tasks::is_image_classifier(spec)) {
+  const bool picture = tasks::is_image_classifier(spec);
+  const bool sound = tasks::is_sound_classifier(spec);
+  if (!picture && !sound && !tasks::is_text_classifier(spec)) {
     throw Error(ErrorCode::kArgument,
-                cat(folder, ": this model classifies neither pictures nor text"));
+                cat(folder, ": this model classifies neither pictures nor sounds nor text"));
   }
   if (!o.attention.empty()) {
-    if (text || o.inputs.size() != 1) {
+    if (!picture || o.inputs.size() != 1) {
       throw UsageError("--attention shows one picture: give exactly one");
     }
     tasks::require_writable(o.attention);
   }
-  if (text && o.invert) {
+  if (!picture && o.invert) {
     throw UsageError("--invert is for pictures");
   }
+  if (!sound && o.windows != 1) {
+    throw UsageError("--windows is for sounds");
+  }
+}
+
+std::vector<tasks::Ranked> classify(const tasks::Model& model, const Options& o,
+                                    const std::string& input) {
+  if (tasks::is_text_classifier(model.bundle.spec)) {
+    return tasks::classify_text(model.bundle, *model.engine, input, o.top);
+  }
+  if (tasks::is_sound_classifier(model.bundle.spec)) {
+    return tasks::classify_sound(model.bundle, *model.engine, io::read_audio(input),
+                                 {o.top, o.windows});
+  }
+  return classify_picture(model, o, input);
 }
 
 int run(const Options& o) {
@@ -108,9 +129,7 @@ int run(const Options& o) {
   Json json = Json::array();
   int64_t done = 0;
   for (const std::string& input : inputs) {
-    const std::vector<tasks::Ranked> classes =
-        text ? tasks::classify_text(model.bundle, *model.engine, input, o.top)
-             : classify_file(model, o, input);
+    const std::vector<tasks::Ranked> classes = classify(model, o, input);
     if (output_mode().json) {
       json.push_back(to_json(input, classes));
     } else {
@@ -128,10 +147,16 @@ int run(const Options& o) {
 
 void add_classify(Program& program) {
   auto o = std::make_shared<Options>();
-  Verb* verb = program.add("classify", "Say what a picture or a text is", kDetails);
+  Verb* verb = program.add("classify", "Say what a picture, a sound or a text is", kDetails);
   add_model_options(verb, o->model, "mnist-perceiver");
-  verb->add_option("input", o->inputs, "Picture files or texts")->type_name("INPUT")->required();
+  verb->add_option("input", o->inputs, "Picture files, sound files or texts")
+      ->type_name("INPUT")
+      ->required();
   verb->add_option("--top", o->top, "Classes shown")
+      ->type_name("K")
+      ->capture_default_str()
+      ->check(Range(1, 100000));
+  verb->add_option("--windows", o->windows, "Parts of a long sound that are averaged")
       ->type_name("K")
       ->capture_default_str()
       ->check(Range(1, 100000));

@@ -145,25 +145,38 @@ Clip read_clip(const ModelSpec& spec, const std::filesystem::path& path,
                const ReadClipOptions& options) {
   require_autoencoder(spec);
   const std::vector<int64_t>& grid = spec.input("image").index_dims;
-  const int64_t samples = spec.input("audio").index_dims[0];
-  tokens::VideoProcessorConfig config;
-  config.num_frames = grid[0];
-  config.size = grid[1];
-  config.repeat_last = true;
+  return read_clip({.frames = grid[0],
+                    .size = grid[1],
+                    .samples = spec.input("audio").index_dims[0],
+                    .sample_rate = tokens::kModelSampleRate},
+                   path, options);
+}
+
+Clip read_clip(const ClipShape& shape, const std::filesystem::path& path,
+               const ReadClipOptions& options) {
   Clip clip;
+  if (shape.frames > 0) {
+    tokens::VideoProcessorConfig config;
+    config.num_frames = shape.frames;
+    config.size = shape.size;
+    config.repeat_last = true;
+    clip.frames = tokens::process_video(pick_frames(path, shape.frames, options), config);
+  }
+  if (shape.samples == 0) {
+    return clip;
+  }
   clip.has_audio = io::probe_video(path).has_audio;
-  clip.frames = tokens::process_video(pick_frames(path, grid[0], options), config);
   if (!clip.has_audio) {
-    clip.audio = Array::zeros(DType::kF32, {samples, 1});
+    clip.audio = Array::zeros(DType::kF32, {shape.samples, 1});
     return clip;
   }
   io::ReadAudioOptions reading;
-  reading.sample_rate = tokens::kModelSampleRate;
+  reading.sample_rate = shape.sample_rate;
   reading.channels = 1;
   reading.start_seconds = options.start_seconds;
-  reading.max_seconds = static_cast<double>(samples) / tokens::kModelSampleRate + 0.1;
+  reading.max_seconds = static_cast<double>(shape.samples) / shape.sample_rate + 0.1;
   clip.audio =
-      tokens::clamp_audio(tokens::fit_audio(io::read_audio(path, reading).samples, samples));
+      tokens::clamp_audio(tokens::fit_audio(io::read_audio(path, reading).samples, shape.samples));
   return clip;
 }
 

@@ -47,6 +47,12 @@ enum RandomPurpose : uint64_t {
   kTaskOrder = 160,    ///< the examples of one of several tasks
   kTextPairs = 161,    ///< generated text examples
   kTokenLabels = 162,  ///< generated labelled texts
+  kSoundCrop = 140,
+  kClipChoice = 141,
+  kLabelMask = 142,
+  kModalityDrop = 143,
+  kOutputPoints = 144,
+  kGeneratedFilm = 145,
 };
 
 }  // namespace perceiver::train

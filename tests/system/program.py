@@ -49,6 +49,12 @@ PICTURES = {
                  "single_row": True}],
     "labels": ["cat", "dog", "bird"],
 }
+SOUNDS = {
+    **PICTURES,
+    "name": "sounds",
+    "inputs": [{"name": "audio", "kind": "grid", "index_dims": [64], "channels": 1, "stem": "patches",
+                "downsample": [8], "position": {"kind": "fourier", "num_bands": 3}}],
+}
 SERIES = {
     "name": "series",
     "inputs": [{"name": "sensor", "kind": "grid", "index_dims": [20], "channels": 2,

@@ -2,10 +2,11 @@
 
 import json
 import unittest
+import wave
 from pathlib import Path
 
-from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, ROOT, SENTIMENT, SERIES, SHARED, WITH_TORCH,
-                     SystemTest, main, png, read_safetensors, run)
+from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, ROOT, SENTIMENT, SERIES, SHARED, SOUNDS,
+                     WITH_TORCH, SystemTest, main, png, read_safetensors, run)
 
 VERBS = ("demo", "info", "forward", "fill-mask", "classify", "flow", "autoencode", "convert", "init",
          "verify", "train", "eval")
@@ -169,6 +170,26 @@ class Pictures(SystemTest):
                 self.assertEqual(picture.read_bytes()[:4], b"\x89PNG")
         self.good("flow", "-m", self.path("flow"), self.path("a.png"), self.path("a.png"), "-o",
                   self.path("kitti.png"))
+
+
+class Sounds(SystemTest):
+    models = {"sounds": SOUNDS}
+
+    def setUp(self):
+        with wave.open(str(self.path("a.wav")), "wb") as file:
+            file.setparams((2, 2, 8000, 0, "NONE", ""))
+            file.writeframes(bytes(range(250)) * 8)
+
+    def test_classify_needs_the_models_rate(self):
+        folder = self.path("sounds")
+        (folder / "preprocessor_config.json").unlink(missing_ok=True)
+        self.bad("classify", "-m", folder, self.path("a.wav"), says=["sampling_rate"])
+        (folder / "preprocessor_config.json").write_text('{"sampling_rate": 4000}')
+        said = self.good("classify", "-m", folder, self.path("a.wav"), "--top", 2, "--windows", 3,
+                         "--json").json["results"]
+        self.assertEqual(len(said[0]["classes"]), 2)
+        self.assertIn(said[0]["classes"][0]["label"], ("cat", "dog", "bird"))
+        self.bad("classify", "-m", folder, self.path("none.wav"), says=["none.wav"])
 
 
 @unittest.skipUnless((SHARED / "data/video").is_dir(), "needs ../shared/data, absent here")

@@ -21,6 +21,14 @@ struct Clip {
   bool has_audio = true;  ///< false: the file has no sound, `audio` is silence
 };
 
+/// How much of a film is taken, in the form a model reads.
+struct ClipShape {
+  int64_t frames = 16;      ///< 0 = no pictures
+  int64_t size = 224;       ///< side of the square in pixels
+  int64_t samples = 30720;  ///< 0 = no sound
+  int sample_rate = 48000;  ///< Hz
+};
+
 struct ReadClipOptions {
   double start_seconds = 0;
   double frames_per_second = 25;  ///< frames are picked at these times, whatever the file's rate
@@ -30,6 +38,10 @@ struct ReadClipOptions {
 /// that belongs to them at 48 kHz. A film too short shows its last frame on.
 /// @throws Error(kArgument) when the model reads no film with sound; Error(kIo), Error(kFormat)
 Clip read_clip(const ModelSpec& spec, const std::filesystem::path& path,
+               const ReadClipOptions& options = {});
+
+/// The same for any extents; what the shape does not ask for is left undefined.
+Clip read_clip(const ClipShape& shape, const std::filesystem::path& path,
                const ReadClipOptions& options = {});
 
 struct AutoencodeOptions {

@@ -1,4 +1,6 @@
 #include "train/task.h"
+#include "train/tasks/audio_task.h"
+#include "train/tasks/audio_video_task.h"
 #include "train/tasks/image_task.h"
 #include "train/tasks/language_task.h"
 #include "train/tasks/series_task.h"
@@ -9,6 +11,8 @@ namespace perceiver::train {
 
 const std::vector<TaskKind>& task_kinds() {
   static const std::vector<TaskKind> kinds{
+      {"audio_classification", read_audio_recipe},
+      {"audio_video", read_audio_video_recipe},
       {"image_classification", read_image_recipe},
       {"masked_language_model", read_language_recipe},
       {"series", read_series_recipe},
