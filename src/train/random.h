@@ -44,6 +44,12 @@ enum RandomPurpose : uint64_t {
   kTestMask = 5,
   kDropout = 6,
   kSeries = 7,
+  kPicture = 100,
+  kMix = 101,
+  kPermutation = 102,
+  kScene = 103,
+  kSegments = 104,
+  kPoints = 105,
 };
 
 }  // namespace perceiver::train

@@ -1,4 +1,5 @@
 #include "train/task.h"
+#include "train/tasks/dense_task.h"
 #include "train/tasks/image_task.h"
 #include "train/tasks/language_task.h"
 #include "train/tasks/series_task.h"
@@ -8,6 +9,7 @@ namespace perceiver::train {
 const std::vector<TaskKind>& task_kinds() {
   static const std::vector<TaskKind> kinds{
       {"image_classification", read_image_recipe},
+      {"dense_classification", read_dense_recipe},
       {"masked_language_model", read_language_recipe},
       {"series", read_series_recipe},
   };
