@@ -22,7 +22,7 @@ struct PictureMixSpec {
 struct PictureMix {
   double weight = 1;  ///< of the first picture's label; the second has the rest
   bool is_cut = false;
-  CropBox box;  ///< is_cut: where the second picture is
+  CropBox box = {};  ///< is_cut: where the second picture is
 };
 
 /// With both kinds asked for, even examples get MixUp and odd ones CutMix: half of every batch
