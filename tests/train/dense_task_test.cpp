@@ -28,7 +28,7 @@ Json dense_recipe() {
                   "position": {"kind": "fourier", "num_bands": 2}}],
       "encoder": {"num_latents": 8, "latent_channels": 16, "self_attend": {"num_heads": 2},
                   "num_self_attends_per_block": 1},
-      "decoder": {"output_channels": 4},
+      "decoder": {"cross_attend": {"use_query_residual": true}, "output_channels": 4},
       "outputs": [{"name": "classes", "query": "input_tokens", "of_input": "picture",
                    "index_dims": [8, 8], "keep_grid": true}]}},
     "data": {"format": "shapes", "train_examples": 64, "test_examples": 40},

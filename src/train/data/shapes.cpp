@@ -42,7 +42,7 @@ Shape draw_shape(const PictureSize& size, Random& random) {
   shape.x = random.uniform(0.15, 0.85) * static_cast<double>(size.width);
   shape.y = random.uniform(0.15, 0.85) * static_cast<double>(size.height);
   shape.radius =
-      random.uniform(0.14, 0.28) * static_cast<double>(std::min(size.height, size.width));
+      random.uniform(0.18, 0.36) * static_cast<double>(std::min(size.height, size.width));
   const double angle = random.uniform(0, kTurn);
   shape.cosine = std::cos(angle);
   shape.sine = std::sin(angle);
