@@ -127,6 +127,25 @@ Image to_rgb(const Image& image) {
   return {std::move(rgb), ColorModel::kRgb};
 }
 
+Image to_grey(const Image& image) {
+  const Image small = to_8_bit(image);
+  if (small.color == ColorModel::kGrey) {
+    return small;
+  }
+  const bool grey = small.color == ColorModel::kGreyAlpha;
+  const Array pixels = grey ? small.pixels : to_rgb(small).pixels;
+  const int64_t channels = pixels.size(2);
+  Array out = Array::zeros(DType::kU8, {pixels.size(0), pixels.size(1), 1});
+  const uint8_t* from = pixels.data<uint8_t>();
+  uint8_t* to = out.mutable_data<uint8_t>();
+  for (int64_t i = 0; i < out.numel(); ++i, from += channels) {
+    to[i] = grey ? from[0]
+                 : static_cast<uint8_t>(
+                       (19595U * from[0] + 38470U * from[1] + 7471U * from[2] + 0x8000U) >> 16U);
+  }
+  return {std::move(out), ColorModel::kGrey};
+}
+
 void write_png(const std::filesystem::path& path, const Image& image) {
   write_file_atomically(path, encode_png(image));
 }

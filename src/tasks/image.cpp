@@ -52,26 +52,6 @@ tokens::ImageProcessorConfig config_of(const Bundle& bundle) {
   return config;
 }
 
-// PIL's convert("L") of RGB.
-Array to_grey(const io::Image& picture) {
-  const io::Image source = io::to_8_bit(picture);
-  const bool grey =
-      source.color == io::ColorModel::kGrey || source.color == io::ColorModel::kGreyAlpha;
-  const Array pixels = grey ? source.pixels : io::to_rgb(source).pixels;
-  const int64_t channels = pixels.size(2);
-  Array out = Array::zeros(DType::kU8, {pixels.size(0), pixels.size(1), 1});
-  const uint8_t* from = pixels.data<uint8_t>();
-  uint8_t* to = out.mutable_data<uint8_t>();
-  for (int64_t i = 0; i < out.numel(); ++i) {
-    const uint8_t* p = from + i * channels;
-    to[i] =
-        grey
-            ? p[0]
-            : static_cast<uint8_t>((19595U * p[0] + 38470U * p[1] + 7471U * p[2] + 0x8000U) >> 16U);
-  }
-  return out;
-}
-
 // Back from model values to 8 bit.
 io::Image as_seen(const Array& values, const tokens::ImageProcessorConfig& config) {
   Array out = Array::zeros(DType::kU8, values.shape());
@@ -156,7 +136,8 @@ ImageAnswer classify_image(const Bundle& bundle, Engine& engine, const io::Image
   }
   const InputSpec& input = bundle.spec.inputs[0];
   const tokens::ImageProcessorConfig config = config_of(bundle);
-  const Array pixels = input.channels == 1 ? to_grey(picture) : io::to_rgb(picture).pixels;
+  const Array pixels =
+      input.channels == 1 ? io::to_grey(picture).pixels : io::to_rgb(picture).pixels;
   const Array values = tokens::process_image(pixels, config);
   ModelInputs inputs;
   inputs.arrays[input.name] = values.reshape({1, values.size(0), values.size(1), values.size(2)});

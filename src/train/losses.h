@@ -5,7 +5,9 @@
 namespace perceiver::train {
 
 /// Mean softmax cross-entropy in nats. With smoothing s the target is (1 - s) one-hot + s / K.
-/// @param logits [B, K] float   @param labels [B] int64, 0..K-1   @return [], float
+/// @param logits [B, K] float
+/// @param labels [B] int64, 0..K-1, or [B, K] float: shares of the classes in place of one-hot rows
+/// @return [], float
 at::Tensor softmax_cross_entropy(const at::Tensor& logits, const at::Tensor& labels,
                                  double label_smoothing = 0);
 

@@ -53,6 +53,12 @@ enum RandomPurpose : uint64_t {
   kModalityDrop = 143,
   kOutputPoints = 144,
   kGeneratedFilm = 145,
+  kPicture = 100,
+  kMix = 101,
+  kPermutation = 102,
+  kScene = 103,
+  kSegments = 104,
+  kPoints = 105,
 };
 
 }  // namespace perceiver::train

@@ -151,6 +151,17 @@ TEST_F(ImageTest, CmykFormulaRoundsAsPil) {
   EXPECT_THAT(pixel(to_rgb(inks), 0, 1), ElementsAre(0, 0, 0));
 }
 
+TEST_F(ImageTest, GreyIsTheLightnessAndKeepsAGreyPicture) {
+  const Image colour = make_image(Array::of<uint8_t>({1, 2, 3}, {255, 255, 255, 200, 100, 0}));
+  EXPECT_THAT(pixel(to_grey(colour), 0, 0), ElementsAre(255));
+  EXPECT_THAT(pixel(to_grey(colour), 0, 1),
+              ElementsAre(118));  // (19595 R + 38470 G) / 65536, rounded
+  const Image with_alpha = make_image(Array::of<uint8_t>({1, 1, 2}, {77, 3}));
+  EXPECT_THAT(pixel(to_grey(with_alpha), 0, 0), ElementsAre(77));
+  EXPECT_THAT(pixel(to_grey(make_image(Array::of<uint16_t>({1, 1, 1}, {0x12FF}))), 0, 0),
+              ElementsAre(0x12));
+}
+
 TEST_F(ImageTest, ReadsPgmAndPpm) {
   EXPECT_THAT(pixel(decode_image("P6\n# a\n2 1\n255\nabcdef", "m"), 0, 1),
               ElementsAre('d', 'e', 'f'));

@@ -50,7 +50,7 @@ TEST_F(Recipes, ReadsEveryPart) {
   EXPECT_EQ(recipe.optimiser.kind, OptimiserKind::kLamb);
   EXPECT_EQ(recipe.schedule.kind, ScheduleKind::kConstantCosine);
   const auto& pictures = own<ImageRecipe>(recipe);
-  EXPECT_EQ(pictures.data.augment.rotation, 5);
+  EXPECT_EQ(pictures.data.augment.affine.rotation, 5);
   EXPECT_EQ(pictures.data.train_images, folder_ / "train_images");
   EXPECT_EQ(recipe.steps, 12);
   EXPECT_EQ(recipe.seed, 3U);

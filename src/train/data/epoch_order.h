@@ -6,7 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "train/random.h"
+
 namespace perceiver::train {
+
+/// 0..count-1 in random order, every order equally likely.
+std::vector<int64_t> random_order(int64_t count, Random& random);
 
 /// Which example is the `drawn`-th of a run: every epoch has a random order of its own, a function
 /// of (seed, epoch) alone. May be asked from several threads.

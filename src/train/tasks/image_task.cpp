@@ -1,19 +1,18 @@
 #include "train/tasks/image_task.h"
 
 #include <algorithm>
-#include <limits>
-#include <numeric>
 #include <optional>
+#include <utility>
 
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "train/data/augment.h"
+#include "train/data/bad_samples.h"
 #include "train/data/epoch_order.h"
-#include "train/data/idx.h"
+#include "train/data/normalisation.h"
 #include "train/fields.h"
 #include "train/losses.h"
 #include "train/random.h"
@@ -23,87 +22,44 @@ namespace {
 
 constexpr const char* kTask = "image_classification";
 constexpr int64_t kTestBatch = 250;
+constexpr int64_t kTestValues = int64_t{1} << 22;  // of a batch's pictures: large ones go in few
 
-// value * scale + offset takes a byte to what the model reads.
-struct Normalisation {
-  std::vector<float> scale, offset;
+// One part of the data, and which of its pictures could not be read.
+class Part {
+ public:
+  Part(std::unique_ptr<Pictures> pictures, int64_t skip_bad)
+      : pictures_(std::move(pictures)), bad_(std::make_unique<BadSamples>(skip_bad)) {}
+
+  int64_t count() const { return pictures_->count(); }
+  int64_t skipped() const { return bad_->skipped(); }
+
+  // prepare(picture) of picture `index`, or of the next that can be read. Returns the label.
+  template <typename Prepare>
+  int64_t read(int64_t index, const Prepare& prepare) const {
+    const int64_t used = bad_->read(index, count(), [&](int64_t at) {
+      const Array picture = pictures_->read(at);
+      try {
+        prepare(picture);
+      } catch (const Error& error) {
+        throw Error(ErrorCode::kFormat, cat(pictures_->name(at), ": ", error.what()));
+      }
+      return at;
+    });
+    return pictures_->label(used);
+  }
+
+ private:
+  std::unique_ptr<Pictures> pictures_;
+  std::unique_ptr<BadSamples> bad_;
 };
 
-std::vector<double> numbers(const Json& json, const std::string& where, int64_t channels) {
-  const bool fits =
-      json.is_array() && std::cmp_equal(json.size(), channels) &&
-      std::all_of(json.begin(), json.end(), [](const Json& v) { return v.is_number(); });
-  if (!fits) {
-    throw Error(ErrorCode::kFormat, cat(where, " must be a list of ", channels,
-                                        " number(s), one per "
-                                        "channel of the model's input"));
+PictureSize picture_size(const InputSpec& input) {
+  if (input.index_dims.size() != 2) {
+    throw Error(ErrorCode::kArgument,
+                cat(kTask, " needs an input of height and width; ", printable(input.name), " has ",
+                    input.index_dims.size(), " axes"));
   }
-  return json.get<std::vector<double>>();
-}
-
-// The same numbers the image processor uses when the model is run on a file.
-Normalisation read_normalisation(const Recipe& recipe, int64_t channels) {
-  const std::string where = cat(printable(recipe.path.string()), ": preprocessor");
-  if (!recipe.preprocessor) {
-    throw Error(ErrorCode::kFormat, cat(where, " is missing: it says how pictures are normalised"));
-  }
-  Fields fields(*recipe.preprocessor, where);
-  const double rescale =
-      fields.number("rescale_factor", 1.0 / 255, 0, std::numeric_limits<double>::max());
-  const auto mean = numbers(fields.at("image_mean"), fields.where("image_mean"), channels);
-  const auto deviation = numbers(fields.at("image_std"), fields.where("image_std"), channels);
-  Normalisation result;
-  for (size_t i = 0; i < mean.size(); ++i) {
-    if (deviation[i] == 0) {
-      throw Error(ErrorCode::kArgument, cat(fields.where("image_std"), " holds 0"));
-    }
-    result.scale.push_back(static_cast<float>(rescale / deviation[i]));
-    result.offset.push_back(static_cast<float>(-mean[i] / deviation[i]));
-  }
-  return result;
-}
-
-struct LabelledImages {
-  Array images;  // U8 [n, H, W, c]
-  Array labels;  // U8 [n]
-  int64_t count() const { return labels.defined() ? labels.size(0) : 0; }
-};
-
-void check_labels(const Array& labels, int64_t classes, const std::filesystem::path& path) {
-  const uint8_t* values = labels.data<uint8_t>();
-  for (int64_t i = 0; i < labels.numel(); ++i) {
-    if (values[i] >= classes) {
-      throw Error(ErrorCode::kArgument,
-                  cat(printable(path.string()), ": label ", i, " is ", static_cast<int>(values[i]),
-                      ", the model has ", classes, " classes"));
-    }
-  }
-}
-
-LabelledImages read_images(const std::filesystem::path& images, const std::filesystem::path& labels,
-                           const InputSpec& input, int64_t classes) {
-  LabelledImages data;
-  Array pixels = read_idx(images);
-  if (pixels.dim() == 3) {
-    pixels = pixels.reshape({pixels.size(0), pixels.size(1), pixels.size(2), 1});
-  }
-  std::vector<int64_t> wanted = input.index_dims;
-  wanted.push_back(input.channels);
-  if (pixels.dim() != 4 || !std::equal(wanted.begin(), wanted.end(), pixels.shape().begin() + 1)) {
-    throw Error(
-        ErrorCode::kArgument,
-        cat(printable(images.string()), " holds ", shape_string(pixels.shape()),
-            ", the model's input ", printable(input.name), " needs [n] of ", shape_string(wanted)));
-  }
-  data.images = std::move(pixels);
-  data.labels = read_idx(labels);
-  if (data.labels.dim() != 1 || data.labels.size(0) != data.images.size(0) || data.count() == 0) {
-    throw Error(ErrorCode::kFormat,
-                cat(printable(labels.string()), " holds ", shape_string(data.labels.shape()),
-                    " labels for ", data.images.size(0), " pictures"));
-  }
-  check_labels(data.labels, classes, labels);
-  return data;
+  return {input.index_dims[0], input.index_dims[1], input.channels};
 }
 
 class ImageTask : public Task {
@@ -112,29 +68,29 @@ class ImageTask : public Task {
       : recipe_(recipe),
         own_(own),
         input_(only_input(model, InputKind::kGrid, kTask)),
-        output_(only_output(model, kTask).name) {
-    if (input_.index_dims.size() != 2) {
-      throw Error(ErrorCode::kArgument,
-                  cat(kTask, " needs an input of height and width; ", printable(input_.name),
-                      " has ", input_.index_dims.size(), " axes"));
+        output_(only_output(model, kTask).name),
+        size_(picture_size(input_)),
+        classes_(class_count(model, kTask)),
+        normalisation_(read_normalisation(recipe, input_.channels)),
+        preparer_(size_, read_processor(recipe, size_, own.data.on_disk()), own.data.plain_resize),
+        test_(open_pictures(own.data, DataPart::kTest, model, classes_), recipe.skip_bad) {
+    if (own.data.augment.rand_augment.layers > 0 && size_.channels != 1 && size_.channels != 3) {
+      throw Error(ErrorCode::kArgument, cat(kTask, ": rand_augment needs 1 or 3 channels; ",
+                                            printable(input_.name), " has ", size_.channels));
     }
-    const int64_t classes = class_count(model, kTask);
-    size_ = {input_.index_dims[0], input_.index_dims[1], input_.channels};
-    normalisation_ = read_normalisation(recipe, input_.channels);
-    const ImageDataSpec& files = own.data;
-    test_ = read_images(files.test_images, files.test_labels, input_, classes);
+    if (own.data.permute_pixels) {
+      Random random{recipe.seed, kPermutation};
+      permutation_ = random_order(size_.height * size_.width, random);
+    }
     if (data == TaskData::kTrainAndTest) {
-      train_ = read_images(files.train_images, files.train_labels, input_, classes);
-      order_.emplace(recipe.seed, train_.count());
+      train_.emplace(open_pictures(own.data, DataPart::kTrain, model, classes_), recipe.skip_bad);
+      order_.emplace(recipe.seed, train_->count());
     }
   }
 
   Batch training_batch(int64_t index) override {
-    std::vector<int64_t> chosen;
-    for (int64_t i = 0; i < recipe_.batch_size; ++i) {
-      chosen.push_back(order_->at(index * recipe_.batch_size + i));
-    }
-    return make_batch(train_, chosen, index * recipe_.batch_size, own_.data.augment);
+    const int64_t first = index * recipe_.batch_size;
+    return own_.data.mix.any() ? mixed_batch(first) : plain_batch(first);
   }
 
   at::Tensor loss(const nn::TensorMap& outputs, const Batch& batch,
@@ -144,23 +100,24 @@ class ImageTask : public Task {
         .mul(shares.at(0));
   }
 
+  int64_t skipped() const override { return test_.skipped() + (train_ ? train_->skipped() : 0); }
   int64_t test_examples() const override { return test_.count(); }
 
   Metrics evaluate(nn::Model& model, int64_t limit, const ProgressFn& progress) const override {
     const c10::AutoGradMode no_gradients(false);
     const int64_t count = limit > 0 ? std::min(limit, test_.count()) : test_.count();
+    const int64_t at_once = std::clamp<int64_t>(kTestValues / values(), 1, kTestBatch);
     double correct = 0;
     double loss_sum = 0;
-    for (int64_t begin = 0; begin < count; begin += kTestBatch) {
-      std::vector<int64_t> chosen(static_cast<size_t>(std::min(kTestBatch, count - begin)));
-      std::iota(chosen.begin(), chosen.end(), begin);
-      const Batch batch = make_batch(test_, chosen, 0, AugmentSpec{});
+    for (int64_t begin = 0; begin < count; begin += at_once) {
+      const int64_t size = std::min(at_once, count - begin);
+      const Batch batch = test_batch(begin, size);
       const at::Tensor logits = model.forward(batch.inputs, batch.request).at(output_);
       correct += count_correct(logits, batch.targets.at(output_));
       loss_sum += softmax_cross_entropy(logits, batch.targets.at(output_)).item<double>() *
-                  static_cast<double>(chosen.size());
+                  static_cast<double>(size);
       if (progress) {
-        progress({"evaluate", begin + static_cast<int64_t>(chosen.size()), count, ""});
+        progress({"evaluate", begin + size, count, ""});
       }
     }
     const auto n = static_cast<double>(count);
@@ -168,26 +125,78 @@ class ImageTask : public Task {
   }
 
  private:
-  Batch make_batch(const LabelledImages& data, const std::vector<int64_t>& chosen,
-                   int64_t first_drawn, const AugmentSpec& spec) const {
-    const auto count = static_cast<int64_t>(chosen.size());
-    const int64_t values = size_.height * size_.width * size_.channels;
-    at::Tensor pixels = at::empty({count, size_.height, size_.width, size_.channels}, at::kFloat);
+  int64_t values() const { return size_.height * size_.width * size_.channels; }
+
+  at::Tensor empty_pictures(int64_t count) const {
+    return at::empty({count, size_.height, size_.width, size_.channels}, at::kFloat);
+  }
+
+  Batch plain_batch(int64_t first) const {
+    at::Tensor pixels = empty_pictures(recipe_.batch_size);
+    at::Tensor labels = at::empty({recipe_.batch_size}, at::kLong);
+    float* out = pixels.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < recipe_.batch_size; ++i, out += values()) {
+      labels.mutable_data_ptr<int64_t>()[i] = read_training(first + i, out);
+      finish(out);
+    }
+    return make_batch(std::move(pixels), std::move(labels));
+  }
+
+  // Example e is made of the pictures drawn 2e-th and (2e + 1)-th; its target is what both say.
+  Batch mixed_batch(int64_t first) const {
+    at::Tensor pixels = empty_pictures(recipe_.batch_size);
+    at::Tensor targets = at::zeros({recipe_.batch_size, classes_}, at::kFloat);
+    std::vector<float> other(static_cast<size_t>(values()));
+    float* out = pixels.mutable_data_ptr<float>();
+    float* target = targets.mutable_data_ptr<float>();
+    for (int64_t i = 0; i < recipe_.batch_size; ++i, out += values(), target += classes_) {
+      const int64_t example = first + i;
+      Random random{recipe_.seed, kMix, static_cast<uint64_t>(example)};
+      const PictureMix drawn = draw_mix(own_.data.mix, size_, example, random);
+      const auto weight = static_cast<float>(drawn.weight);
+      target[read_training(2 * example, out)] += weight;
+      target[read_training(2 * example + 1, other.data())] += 1 - weight;
+      mix(drawn, size_, other.data(), out);
+      finish(out);
+    }
+    return make_batch(std::move(pixels), std::move(targets));
+  }
+
+  Batch test_batch(int64_t begin, int64_t count) const {
+    at::Tensor pixels = empty_pictures(count);
     at::Tensor labels = at::empty({count}, at::kLong);
     float* out = pixels.mutable_data_ptr<float>();
-    for (int64_t i = 0; i < count; ++i, out += values) {
-      const int64_t index = chosen[static_cast<size_t>(i)];
-      Random random{recipe_.seed, kAugment, static_cast<uint64_t>(first_drawn + i)};
-      augment(spec, size_, random, data.images.data<uint8_t>() + index * values, out);
-      for (int64_t k = 0; k < values; ++k) {
-        const auto channel = static_cast<size_t>(k % size_.channels);
-        out[k] = out[k] * normalisation_.scale[channel] + normalisation_.offset[channel];
-      }
-      labels.mutable_data_ptr<int64_t>()[i] = data.labels.data<uint8_t>()[index];
+    for (int64_t i = 0; i < count; ++i, out += values()) {
+      labels.mutable_data_ptr<int64_t>()[i] = test_.read(
+          begin + i, [&](const Array& picture) { preparer_.for_evaluation(picture, out); });
+      finish(out);
     }
+    return make_batch(std::move(pixels), std::move(labels));
+  }
+
+  // The picture drawn `drawn`-th in the run, changed but not normalised; returns its label.
+  int64_t read_training(int64_t drawn, float* out) const {
+    return train_->read(order_->at(drawn), [&](const Array& picture) {
+      preparer_.for_training(picture, own_.data.augment, recipe_.seed, drawn, out);
+    });
+  }
+
+  // Normalises and, if asked, moves the pixels.
+  void finish(float* out) const {
+    normalisation_.apply(out, values());
+    if (permutation_.empty()) {
+      return;
+    }
+    const std::vector<float> before(out, out + values());
+    for (const int64_t from : permutation_) {
+      out = std::copy_n(before.begin() + from * size_.channels, size_.channels, out);
+    }
+  }
+
+  Batch make_batch(at::Tensor pixels, at::Tensor targets) const {
     Batch batch;
     batch.inputs.arrays.emplace(input_.name, std::move(pixels));
-    batch.targets.emplace(output_, std::move(labels));
+    batch.targets.emplace(output_, std::move(targets));
     return batch;
   }
 
@@ -196,26 +205,14 @@ class ImageTask : public Task {
   InputSpec input_;
   std::string output_;
   PictureSize size_;
+  int64_t classes_;
   Normalisation normalisation_;
-  LabelledImages train_, test_;
+  PicturePreparer preparer_;
+  Part test_;
+  std::optional<Part> train_;
   std::optional<EpochOrder> order_;
+  std::vector<int64_t> permutation_;  // place i shows pixel permutation_[i]; empty = itself
 };
-
-ImageDataSpec read_images(Fields fields, const std::filesystem::path& folder) {
-  ImageDataSpec images;
-  images.train_images = existing_file(fields, "train_images", folder);
-  images.train_labels = existing_file(fields, "train_labels", folder);
-  images.test_images = existing_file(fields, "test_images", folder);
-  images.test_labels = existing_file(fields, "test_labels", folder);
-  Fields augment = fields.object("augment");
-  images.augment.shift = augment.number("shift", 0, 0, 1e4);
-  images.augment.rotation = augment.number("rotation", 0, 0, 180);
-  images.augment.scale = augment.number("scale", 0, 0, 0.9);
-  images.augment.shear = augment.number("shear", 0, 0, 2);
-  augment.finish();
-  fields.finish();
-  return images;
-}
 
 }  // namespace
 
@@ -227,7 +224,7 @@ std::unique_ptr<Task> ImageRecipe::make(const Recipe& recipe, const ModelSpec& m
 std::shared_ptr<const TaskRecipe> read_image_recipe(Fields& fields,
                                                     const std::filesystem::path& folder) {
   auto recipe = std::make_shared<ImageRecipe>();
-  recipe->data = read_images(fields.object("data"), folder);
+  recipe->data = read_image_data(fields.object("data"), folder);
   recipe->label_smoothing = fields.number("label_smoothing", 0, 0, 1);
   return recipe;
 }

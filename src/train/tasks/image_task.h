@@ -3,16 +3,10 @@
 #include <filesystem>
 #include <memory>
 
-#include "train/data/augment.h"
+#include "train/data/image_data.h"
 #include "train/task.h"
 
 namespace perceiver::train {
-
-/// Pictures and labels as IDX files (optionally gzip), MNIST's format.
-struct ImageDataSpec {
-  std::filesystem::path train_images, train_labels, test_images, test_labels;
-  AugmentSpec augment;
-};
 
 /// image_classification: one grid input [H, W, c], one output [B, classes].
 struct ImageRecipe : TaskRecipe {

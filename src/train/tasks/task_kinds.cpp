@@ -1,6 +1,7 @@
 #include "train/task.h"
 #include "train/tasks/audio_task.h"
 #include "train/tasks/audio_video_task.h"
+#include "train/tasks/dense_task.h"
 #include "train/tasks/image_task.h"
 #include "train/tasks/language_task.h"
 #include "train/tasks/series_task.h"
@@ -14,6 +15,7 @@ const std::vector<TaskKind>& task_kinds() {
       {"audio_classification", read_audio_recipe},
       {"audio_video", read_audio_video_recipe},
       {"image_classification", read_image_recipe},
+      {"dense_classification", read_dense_recipe},
       {"masked_language_model", read_language_recipe},
       {"series", read_series_recipe},
       {"text_tasks", read_text_tasks_recipe},
