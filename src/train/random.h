@@ -44,6 +44,14 @@ enum RandomPurpose : uint64_t {
   kTestMask = 5,
   kDropout = 6,
   kSeries = 7,
+  kPointSamples = 180,
+  kPointSolids = 181,
+  kPointAugment = 182,
+  kEntityFrames = 183,
+  kEntityAugment = 184,
+  kEntityHidden = 185,
+  kEntityTestHidden = 186,
+  kTensorHeldOut = 187,
 };
 
 }  // namespace perceiver::train
