@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """AlphaStar's kind of entity encoder as a baseline for recipes/starcraft2.json.
 
-A Transformer over the entities at the widths of arXiv 2107.14795, sec. B: 3 layers of 2 heads of 128, width 256,
-MLP 1024, a linear of 256 after them; the whole set is the mean over its entities, linear, ReLU. It reads the tokens
-the recipe's model reads, learns on the same games and is measured on the very entities `perceiver eval` measures.
+A Transformer over the entities at the widths of arXiv 2107.14795, sec. B: 3 layers of 2 heads of 128,
+width 256, MLP 1024, a linear of 256 after them; the whole set is the mean over its entities, linear, ReLU.
+It reads the tokens the recipe's model reads, learns on the same games and is measured on the very
+entities that `perceiver eval` measures.
 
     tools/baselines/entity_transformer.py --recipe recipes/starcraft2.json --data DIR --steps 300
 
@@ -38,7 +39,7 @@ def name_hash(name):
 
 
 def read_frames(path, limit):
-    """List of (seconds, entities), an entity is (x, y, owner, moved, recent, type), as src/train/data/entities.cpp."""
+    """(seconds, entities) each; an entity is [x, y, owner, moved, recent, type] as in src/train/data/entities.cpp."""
     frames = []
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -130,46 +131,39 @@ class EntityTransformer(nn.Module):
         return self.owner(self.entity(x.relu())), self.phase(pooled)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recipe", type=pathlib.Path, required=True)
-    parser.add_argument("--data", type=pathlib.Path, required=True)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(1)
-    recipe = json.loads(args.recipe.read_text())
-    data, entities = recipe["data"], recipe["model"]["spec"]["inputs"][0]
-    buckets = entities["channels"] + entities.get("coordinates", 0) - FIXED
-    listing = args.data / data["replays"]
-    train, test = [], []
-    with open(listing, encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            frames = read_frames(listing.parent / f"{row['id']}.csv.gz", entities["index_dims"][0])
-            (test if row["id"] in data["held_out"] else train).extend(frames)
+class Games:
+    """The recipe's data: frames to train on and frames that are only measured on."""
 
-    def phase(seconds):
-        return sum(seconds >= 60 * minutes for minutes in data["phases"])
+    def __init__(self, recipe, folder):
+        self.spec = recipe["data"]
+        self.input = recipe["model"]["spec"]["inputs"][0]
+        self.buckets = self.input["channels"] + self.input.get("coordinates", 0) - FIXED
+        self.channels = FIXED + self.buckets + 4 * self.input["position"]["num_bands"]
+        self.train, self.test = [], []
+        listing = folder / self.spec["replays"]
+        with open(listing, encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                frames = read_frames(listing.parent / f"{row['id']}.csv.gz", self.input["index_dims"][0])
+                (self.test if row["id"] in self.spec["held_out"] else self.train).extend(frames)
 
-    def batch_of(examples):
-        return make_batch(examples, buckets, entities["position"])
+    def example(self, seconds, frame, uniform):
+        hidden = [entity[2] > 0 and uniform() < self.spec["hidden"] for entity in frame]
+        return frame, hidden, sum(seconds >= 60 * minutes for minutes in self.spec["phases"])
 
+    def batch(self, examples):
+        return make_batch(examples, self.buckets, self.input["position"])
+
+
+def train(model, games, args):
     rng = random.Random(1)
-    channels = FIXED + buckets + 4 * entities["position"]["num_bands"]
-    model = EntityTransformer(channels, len(data["phases"]) + 1)
     optimiser = torch.optim.AdamW(model.parameters(), args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / args.steps)) / 2)
     start = time.time()
     for step in range(args.steps):
-        examples = []
-        for seconds, frame in rng.choices(train, k=args.batch_size):
-            frame = changed(frame, rng)
-            examples.append((frame, [e[2] > 0 and rng.random() < data["hidden"] for e in frame], phase(seconds)))
-        tokens, present, hidden, owners, phases = batch_of(examples)
+        chosen = rng.choices(games.train, k=args.batch_size)
+        tokens, present, hidden, owners, phases = games.batch(
+            [games.example(seconds, changed(frame, rng), rng.random) for seconds, frame in chosen])
         owner, whole = model(tokens, present)
         loss = functional.cross_entropy(owner[hidden], owners[hidden]) + functional.cross_entropy(whole, phases)
         optimiser.zero_grad()
@@ -177,21 +171,40 @@ def main():
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-        if (step + 1) % 50 == 0:
+        if (step + 1) % 20 == 0:
             print(f"step {step + 1}, loss {loss.item():.3f}, {time.time() - start:.0f} s", flush=True)
-    model.eval()
+
+
+@torch.no_grad()
+def measure(model, games):
     right = count = phase_right = 0
-    with torch.no_grad():
-        for i, (seconds, frame) in enumerate(test):
-            draw = Random(TEST_HIDDEN, i)
-            flags = [e[2] > 0 and draw.uniform() < data["hidden"] for e in frame]
-            tokens, present, hidden, owners, phases = batch_of([(frame, flags, phase(seconds))])
-            owner, whole = model(tokens, present)
-            right += (owner[hidden].argmax(-1) == owners[hidden]).sum().item()
-            count += hidden.sum().item()
-            phase_right += (whole.argmax(-1) == phases).sum().item()
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters; {len(test)} frames, {count} hidden entities")
-    print(f"owner_accuracy {right / max(count, 1):.4f}, phase_accuracy {phase_right / len(test):.4f}")
+    for i, (seconds, frame) in enumerate(games.test):
+        tokens, present, hidden, owners, phases = games.batch(
+            [games.example(seconds, frame, Random(TEST_HIDDEN, i).uniform)])
+        owner, whole = model(tokens, present)
+        right += (owner[hidden].argmax(-1) == owners[hidden]).sum().item()
+        count += hidden.sum().item()
+        phase_right += (whole.argmax(-1) == phases).sum().item()
+    print(f"{len(games.test)} frames, {count} hidden entities")
+    print(f"owner_accuracy {right / max(count, 1):.4f}, phase_accuracy {phase_right / len(games.test):.4f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", type=pathlib.Path, required=True)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="folder of relative data paths")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(1)
+    games = Games(json.loads(args.recipe.read_text()), args.data)
+    model = EntityTransformer(games.channels, len(games.spec["phases"]) + 1)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(games.train)} frames to train on")
+    train(model, games, args)
+    measure(model.eval(), games)
 
 
 if __name__ == "__main__":
