@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
 
@@ -209,6 +211,24 @@ ModelCost textbook_cost(const ModelSpec& spec, int64_t num_outputs) {
     cost.flops += stage.flops;
   }
   return cost;
+}
+
+double transformer_flops(const TransformerShape& shape) {
+  const int64_t tokens = shape.num_tokens;
+  const int64_t attended = shape.num_heads * shape.head_channels;
+  for (const int64_t number :
+       {tokens, shape.input_channels, shape.channels, shape.num_layers, shape.num_heads,
+        shape.head_channels, shape.mlp_channels, shape.output_channels}) {
+    if (number < 0) {
+      throw Error(ErrorCode::kArgument, cat("a Transformer's shape holds ", number));
+    }
+  }
+  const double layer = 3 * matmul(tokens, shape.channels, attended) +
+                       2 * matmul(tokens, attended, tokens) +
+                       matmul(tokens, attended, shape.channels) +
+                       2 * matmul(tokens, shape.channels, shape.mlp_channels);
+  return matmul(tokens, shape.input_channels, shape.channels) +
+         matmul(tokens, shape.channels, shape.output_channels) + d(shape.num_layers) * layer;
 }
 
 }  // namespace perceiver

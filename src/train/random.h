@@ -59,6 +59,14 @@ enum RandomPurpose : uint64_t {
   kScene = 103,
   kSegments = 104,
   kPoints = 105,
+  kPointSamples = 180,
+  kPointSolids = 181,
+  kPointAugment = 182,
+  kEntityFrames = 183,
+  kEntityAugment = 184,
+  kEntityHidden = 185,
+  kEntityTestHidden = 186,
+  kTensorHeldOut = 187,
 };
 
 }  // namespace perceiver::train

@@ -4,6 +4,23 @@
 #include "perceiver/base/str.h"
 
 namespace perceiver::train {
+namespace {
+
+const char* kind_word(InputKind kind) {
+  switch (kind) {
+    case InputKind::kText:
+      return "text";
+    case InputKind::kGrid:
+      return "grid";
+    case InputKind::kLabel:
+      return "label";
+    case InputKind::kSet:
+      return "set";
+  }
+  return "";
+}
+
+}  // namespace
 
 Counts Task::counts(const Batch& batch) const {
   return {static_cast<double>(batch.inputs.arrays.begin()->second.size(0))};
@@ -12,8 +29,8 @@ Counts Task::counts(const Batch& batch) const {
 const InputSpec& only_input(const ModelSpec& model, InputKind kind, const char* task) {
   if (model.inputs.size() != 1 || model.inputs[0].kind != kind) {
     throw Error(ErrorCode::kArgument,
-                cat(task, " needs a model with one ", kind == InputKind::kText ? "text" : "grid",
-                    " input; ", printable(model.name), " has ", model.inputs.size(), " input(s)",
+                cat(task, " needs a model with one ", kind_word(kind), " input; ",
+                    printable(model.name), " has ", model.inputs.size(), " input(s)",
                     model.inputs.empty() ? "" : ", the first is ",
                     model.inputs.empty() ? "" : printable(model.inputs[0].name)));
   }

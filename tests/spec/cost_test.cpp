@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "perceiver/base/error.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
 #include "perceiver/spec/presets.h"
@@ -81,6 +82,46 @@ TEST(TextbookCost, StagesHoldEveryParameter) {
   EXPECT_EQ(cost.stages[0].parameters, 0);
   EXPECT_EQ(cost.stages[4].parameters, 0);
   EXPECT_EQ(cost.stages[2].parameters, 6 * 6'301'696 + 0);
+}
+
+// One layer of two tokens of 3 channels, one head of 4, an MLP of 5, counted by hand: queries, keys
+// and values 3 x 2*2*3*4, scores and mixing 2 x 2*2*2*4, output 2*2*4*3, MLP 2 x 2*2*3*5.
+TEST(TransformerFlops, MeetAHandCount) {
+  TransformerShape shape{.num_tokens = 2,
+                         .input_channels = 0,
+                         .channels = 3,
+                         .num_layers = 1,
+                         .num_heads = 1,
+                         .head_channels = 4,
+                         .mlp_channels = 5,
+                         .output_channels = 0};
+  EXPECT_EQ(transformer_flops(shape), 144 + 64 + 48 + 120);
+  shape.num_layers = 2;
+  shape.input_channels = 7;
+  shape.output_channels = 6;
+  EXPECT_EQ(transformer_flops(shape), 2 * (144 + 64 + 48 + 120) + 2 * 2 * 7 * 3 + 2 * 2 * 3 * 6);
+  shape.num_heads = -1;
+  EXPECT_THROW(transformer_flops(shape), Error);
+}
+
+TEST(TransformerFlops, MeetThePapersEntityEncoder) {
+  EXPECT_DOUBLE_EQ(billions(transformer_flops({})), 3.3);
+}
+
+// The paper's Perceiver IO encoder of 512 entities, by hand: N = 32, D = 512, tokens of 128.
+TEST(TextbookCost, EntityEncoderMeetsAHandCount) {
+  const double stem = 2.0 * 512 * 256 * 128;
+  const double read = 2.0 * 32 * 512 * 128 + 2 * (2.0 * 512 * 128 * 128) +
+                      2 * (2.0 * 32 * 128 * 512) + 2.0 * 32 * 128 * 512 +
+                      2 * (2.0 * 32 * 512 * 512);
+  const double layer =
+      4 * (2.0 * 32 * 512 * 512) + 2 * (2.0 * 32 * 32 * 512) + 2 * (2.0 * 32 * 512 * 512);
+  const double decode = 2.0 * 512 * 128 * 512 + 2 * (2.0 * 32 * 512 * 512) +
+                        2 * (2.0 * 512 * 512 * 32) + 2.0 * 512 * 512 * 128 +
+                        2 * (2.0 * 512 * 128 * 128);
+  const ModelCost cost = textbook_cost(preset("starcraft2-entities"));
+  EXPECT_DOUBLE_EQ(cost.flops, stem + read + 3 * layer + decode);
+  EXPECT_LT(cost.flops, transformer_flops({}) / 4);
 }
 
 }  // namespace

@@ -2,11 +2,14 @@
 #include "train/tasks/audio_task.h"
 #include "train/tasks/audio_video_task.h"
 #include "train/tasks/dense_task.h"
+#include "train/tasks/entity_task.h"
 #include "train/tasks/image_task.h"
 #include "train/tasks/language_task.h"
+#include "train/tasks/point_task.h"
 #include "train/tasks/series_task.h"
 #include "train/tasks/text_tasks.h"
 #include "train/tasks/token_labelling_task.h"
+#include "train/tasks/tensor_task.h"
 
 namespace perceiver::train {
 
@@ -20,6 +23,9 @@ const std::vector<TaskKind>& task_kinds() {
       {"series", read_series_recipe},
       {"text_tasks", read_text_tasks_recipe},
       {"token_labelling", read_token_labelling_recipe},
+      {"point_cloud_classification", read_point_recipe},
+      {"entity_sets", read_entity_recipe},
+      {"tensors", read_tensor_recipe},
   };
   return kinds;
 }
