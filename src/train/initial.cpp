@@ -7,6 +7,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
+#include "train/local_start.h"
 
 namespace perceiver::train {
 namespace {
@@ -99,7 +100,11 @@ ArrayMap initial_weights(const Recipe& recipe) {
     }
   }
   if (init.local_attention > 0) {
-    start_local(resolve(recipe.model), top, init.local_attention, weights);
+    if (has_fourier_grid(recipe.model)) {
+      start_local_grid(recipe.model, init.local_attention, weights);
+    } else {
+      start_local(resolve(recipe.model), top, init.local_attention, weights);
+    }
   }
   return weights;
 }

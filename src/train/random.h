@@ -44,6 +44,10 @@ enum RandomPurpose : uint64_t {
   kTestMask = 5,
   kDropout = 6,
   kSeries = 7,
+  kFlowScene = 120,
+  kFlowTestScene = 121,
+  kFlowAugment = 122,
+  kFlowPoints = 123,
 };
 
 }  // namespace perceiver::train
