@@ -304,7 +304,9 @@ TEST_F(FlowTraining, ARecipeIsCheckedBeforeTheFirstStep) {
   json["model"]["spec"]["inputs"][0]["channels"] = 3;
   expect_refused(json, "needs a model with one grid input [2, H, W] of 27 channels");
   json = flow_recipe();
-  json["model"]["spec"]["outputs"][0].erase("head");
+  for (const char* key : {"head", "head_channels", "head_factors"}) {
+    json["model"]["spec"]["outputs"][0].erase(key);
+  }
   expect_refused(json, "output flow is [6, 8, 32], the flow of the frames is [24, 32, 2]");
 }
 

@@ -63,6 +63,7 @@ inline Json flow_recipe() {
                   "num_self_attends_per_block": 1},
       "decoder": {"output_channels": 32},
       "outputs": [{"name": "flow", "query": "input_tokens", "of_input": "frames",
+                   "index_dims": [6, 8],
                    "head": "depth_to_space", "head_channels": 2, "head_factors": [4, 4],
                    "divide_by": 20}]}},
     "data": {"train": [{"layout": "generated", "examples": 64, "layers": 0, "shift": 2,
@@ -80,6 +81,7 @@ inline Json pixel_flow_recipe() {
   spec["inputs"][0]["downsample"] = {2, 1, 1};
   spec["inputs"][0]["position"]["max_resolution"] = {24, 32};
   spec["decoder"]["output_channels"] = 2;
+  spec["outputs"][0]["index_dims"] = {24, 32};
   for (const char* key : {"head", "head_channels", "head_factors"}) {
     spec["outputs"][0].erase(key);
   }
