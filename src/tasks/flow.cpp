@@ -51,8 +51,8 @@ io::Flow estimate_flow(const Bundle& bundle, Engine& engine, const io::Image& fi
   }
   const Array a = tokens::pad_to_tile(tokens::normalize_frame(io::to_rgb(first).pixels), tile);
   const Array b = tokens::pad_to_tile(tokens::normalize_frame(io::to_rgb(second).pixels), tile);
-  const std::vector<tokens::Tile> tiles =
-      tokens::flow_tiles(first.height(), first.width(), tile, options.overlap);
+  const std::vector<tokens::Tile> tiles = tokens::flow_tiles(
+      first.height(), first.width(), tile, tokens::flow_overlap(tile, options.overlap));
   tokens::FlowBlender blender(first.height(), first.width(), tile);
   int64_t done = 0;
   for (const tokens::Tile& at : tiles) {

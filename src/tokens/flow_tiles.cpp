@@ -82,6 +82,10 @@ PatchAxis patch_axis(int64_t in, int64_t size, int64_t stride, int64_t rate, Pat
 
 }  // namespace
 
+int64_t flow_overlap(const TileSize& tile, int64_t wanted) {
+  return std::min(wanted, std::min(tile.height, tile.width) / 2);
+}
+
 std::vector<Tile> flow_tiles(int64_t frame_height, int64_t frame_width, const TileSize& tile,
                              int64_t min_overlap) {
   check_tile(tile);

@@ -7,6 +7,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
+#include "train/local_start.h"
 #include "train/start_from.h"
 
 namespace perceiver::train {
@@ -100,7 +101,11 @@ ArrayMap initial_weights(const Recipe& recipe, StartReport* report) {
     }
   }
   if (init.local_attention > 0) {
-    start_local(resolve(recipe.model), top, init.local_attention, weights);
+    if (has_fourier_grid(recipe.model)) {
+      start_local_grid(recipe.model, init.local_attention, weights);
+    } else {
+      start_local(resolve(recipe.model), top, init.local_attention, weights);
+    }
   }
   if (!recipe.start_from.model.empty()) {
     StartReport started = take_weights(recipe.start_from, recipe.model, weights);

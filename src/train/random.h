@@ -67,6 +67,10 @@ enum RandomPurpose : uint64_t {
   kEntityHidden = 185,
   kEntityTestHidden = 186,
   kTensorHeldOut = 187,
+  kFlowScene = 120,
+  kFlowTestScene = 121,
+  kFlowAugment = 122,
+  kFlowPoints = 123,
 };
 
 }  // namespace perceiver::train

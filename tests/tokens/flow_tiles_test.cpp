@@ -32,6 +32,13 @@ TEST(FlowTiles, TheFixtureGridOfSmallTiles) {
                           Tile{5, 0}, Tile{5, 6}, Tile{5, 7}));
 }
 
+TEST(FlowTiles, SmallModelsOverlapByHalfATileAtMost) {
+  EXPECT_EQ(flow_overlap({}), 20);
+  EXPECT_EQ(flow_overlap({32, 48}), 16);
+  EXPECT_EQ(flow_overlap({32, 48}, 4), 4);
+  EXPECT_EQ(flow_tiles(64, 48, {32, 48}, flow_overlap({32, 48})).size(), 3U);
+}
+
 TEST(FlowTiles, RepeatedTilesAreRunOnceAndCounted) {
   EXPECT_THAT(flow_tiles(368, 496), ElementsAre(Tile{0, 0, 4}));
   EXPECT_THAT(flow_tiles(368, 972), ElementsAre(Tile{0, 0, 2}, Tile{0, 476, 4}));

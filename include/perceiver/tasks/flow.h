@@ -12,8 +12,9 @@
 namespace perceiver::tasks {
 
 struct FlowOptions {
-  int64_t overlap =
-      20;  ///< pixels neighbouring tiles share at least, as in the released demonstration
+  /// Pixels neighbouring tiles share at least, as in the released demonstration; at most half of
+  /// the model's shorter side.
+  int64_t overlap = 20;
   ProgressFn progress;  ///< called after each tile
 };
 

@@ -18,6 +18,10 @@ struct TileSize {
 constexpr int64_t kFlowTileOverlap = 20;   ///< pixels two neighbouring tiles share at least
 constexpr float kFlowScaleFactor = 20.0F;  ///< model output times this = pixels
 
+/// `wanted`, but at most half of a tile's shorter side: models of small frames would otherwise need
+/// a tile for nearly every pixel.
+int64_t flow_overlap(const TileSize& tile, int64_t wanted = kFlowTileOverlap);
+
 /// Upper left corner of a tile in the frame.
 struct Tile {
   int64_t y = 0, x = 0;

@@ -3,6 +3,7 @@
 #include "train/tasks/audio_video_task.h"
 #include "train/tasks/dense_task.h"
 #include "train/tasks/entity_task.h"
+#include "train/tasks/flow_task.h"
 #include "train/tasks/image_task.h"
 #include "train/tasks/language_task.h"
 #include "train/tasks/point_task.h"
@@ -26,6 +27,7 @@ const std::vector<TaskKind>& task_kinds() {
       {"point_cloud_classification", read_point_recipe},
       {"entity_sets", read_entity_recipe},
       {"tensors", read_tensor_recipe},
+      {"optical_flow", read_flow_recipe},
   };
   return kinds;
 }
