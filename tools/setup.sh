@@ -13,7 +13,7 @@ ORACLES="transformers==5.23.0 numpy safetensors pillow"
 PEERS="openvino==2026.4.1 matplotlib"
 PROGRAM="g++ cmake ninja-build pkg-config nlohmann-json3-dev libcli11-dev libdnnl-dev
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev"
-PACKAGES="$PROGRAM ccache zlib1g-dev libgtest-dev libgmock-dev libbenchmark-dev"
+PACKAGES="$PROGRAM ccache zlib1g-dev libgtest-dev libgmock-dev libbenchmark-dev libgloo-dev"
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {

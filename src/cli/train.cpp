@@ -1,6 +1,7 @@
 #include "perceiver/train/train.h"
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <iostream>
 #include <memory>
@@ -10,6 +11,7 @@
 #include "cli/output.h"
 #include "cli/program.h"
 #include "perceiver/base/str.h"
+#include "perceiver/distributed/launch.h"
 
 namespace perceiver::cli {
 namespace {
@@ -19,7 +21,8 @@ constexpr const char* kTrainDetails =
     "A recipe is one JSON file: model, data, loss, optimiser, schedule (recipes/ has examples,\n"
     "docs/training.md the keys). The output folder becomes a model folder.\n"
     "Interrupted by SIGINT or SIGTERM it saves a checkpoint and leaves with code 3; --resume goes "
-    "on.";
+    "on.\n"
+    "Started by torchrun, mpirun or Slurm, all processes train one model; rank 0 writes.";
 constexpr const char* kEvalDetails =
     "Measures a model on the test part of the recipe's data: accuracy, or bits per masked byte.";
 
@@ -42,6 +45,8 @@ struct TrainFlags {
   bool restart = false;
   int loaders = 1;
   int64_t skip_bad = -1;
+  bool input_parallel = false;
+  int timeout = 30;
 };
 
 struct EvalFlags {
@@ -88,20 +93,7 @@ void show_start(const train::StartReport& start) {
   }
 }
 
-int run_train(const TrainFlags& flags) {
-  RecipeFlags chosen = flags.recipe;
-  if (flags.skip_bad >= 0) {
-    chosen.set.push_back(cat("skip_bad=", flags.skip_bad));
-  }
-  const train::Recipe recipe = load_recipe(chosen);
-  train::TrainOptions options;
-  options.out = flags.out.empty() ? "runs/" + recipe.name : flags.out;
-  options.resume = flags.resume;
-  options.restart = flags.restart;
-  options.num_loaders = flags.loaders;
-  options.num_threads = flags.recipe.threads;
-  options.stop = &stop_requested;
-  ProgressBar bar;
+void show_steps(ProgressBar& bar, train::TrainOptions& options) {
   options.progress = bar.callback();
   options.on_step = [&bar](const train::StepRecord& record) {
     const std::string line = cat("loss ", fixed(record.mean_loss, 4), "  ",
@@ -112,10 +104,9 @@ int run_train(const TrainFlags& flags) {
                metrics_text(record.metrics)));
     }
   };
-  options.on_start = show_start;
-  std::signal(SIGINT, request_stop);
-  std::signal(SIGTERM, request_stop);
-  const train::TrainResult result = train::train(recipe, options);
+}
+
+void print_result(const train::TrainOptions& options, const train::TrainResult& result) {
   if (output_mode().json) {
     print_json({{"out", options.out.string()},
                 {"steps", result.steps},
@@ -133,6 +124,43 @@ int run_train(const TrainFlags& flags) {
                                  : cat(result.steps, " steps in ", fixed(result.seconds, 0), " s, ",
                                        metrics_text(result.metrics)))
               << "\n";
+  }
+}
+
+int run_train(const TrainFlags& flags) {
+  RecipeFlags chosen = flags.recipe;
+  if (flags.skip_bad >= 0) {
+    chosen.set.push_back(cat("skip_bad=", flags.skip_bad));
+  }
+  if (flags.input_parallel) {
+    chosen.set.push_back("input_parallel=true");
+  }
+  const train::Recipe recipe = load_recipe(chosen);
+  distributed::GroupOptions together;
+  together.timeout = std::chrono::seconds(flags.timeout);
+  const std::unique_ptr<distributed::Group> group = distributed::group_from_environment(together);
+  const bool leads = group->rank() == 0;
+  train::TrainOptions options;
+  options.group = group.get();
+  options.out = flags.out.empty() ? "runs/" + recipe.name : flags.out;
+  options.resume = flags.resume;
+  options.restart = flags.restart;
+  options.num_loaders = flags.loaders;
+  options.num_threads = flags.recipe.threads;
+  options.stop = &stop_requested;
+  ProgressBar bar;
+  if (leads) {
+    show_steps(bar, options);
+    options.on_start = show_start;
+  }
+  if (leads && group->size() > 1) {
+    note(group->description());
+  }
+  std::signal(SIGINT, request_stop);
+  std::signal(SIGTERM, request_stop);
+  const train::TrainResult result = train::train(recipe, options);
+  if (leads) {
+    print_result(options, result);
   }
   return result.stopped ? kStoppedBySignal : 0;
 }
@@ -185,6 +213,13 @@ void add_train(Program& program) {
                    "Leave out up to N unreadable samples instead of stopping at the first")
       ->type_name("N")
       ->check(Range(int64_t{0}, int64_t{1} << 40));
+  verb->add_flag("--input-parallel", flags->input_parallel,
+                 "Several processes read parts of each input together (docs/many-machines.md)");
+  verb->add_option("--timeout", flags->timeout,
+                   "Several processes: seconds to wait for one that does not answer")
+      ->type_name("S")
+      ->capture_default_str()
+      ->check(Range(1, 86400));
   add_recipe_options(verb, flags->recipe);
   program.on(verb, [flags] { return run_train(*flags); });
 }

@@ -5,10 +5,12 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/ones.h>
 
+#include "nn/merge_parts.h"
 #include "nn/plans.h"
 #include "nn/recompute.h"
 #include "nn/stems.h"
 #include "nn/trace.h"
+#include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/nn/attention.h"
 #include "perceiver/nn/model.h"
@@ -36,8 +38,9 @@ at::Tensor joint_mask(const TokenArray& tokens) {
 class EncoderInputs {
  public:
   EncoderInputs(const Model& model, const TokenArray& tokens, GridTablesCache& grids,
-                const ModelOptions& options)
+                const ModelOptions& options, Merger* merger)
       : model_(model),
+        merger_(merger),
         tokens_(tokens),
         grids_(grids),
         options_(options),
@@ -63,6 +66,9 @@ class EncoderInputs {
     for (const AbsorbedRows& rows : plan == Plan::kFactored ? factored() : normalised()) {
       reads.push_back(read_tokens(queries, rows, mask_of(begin, rows.count)));
       begin += rows.count;
+    }
+    if (merger_ != nullptr) {
+      return merge_parts(reads.at(0), *merger_);  // one input: one segment
     }
     return merge_reads(reads);
   }
@@ -105,7 +111,7 @@ class EncoderInputs {
                 ? factored_rows(segment,
                                 grids_.get(cat("inputs.", segment.modality), *segment.separable,
                                            tensor_options(options_)),
-                                /*begin=*/0, eps)
+                                segment.begin, eps)
                 : normalised_rows(dense_tokens(segment), eps));
       }
     }
@@ -113,6 +119,7 @@ class EncoderInputs {
   }
 
   const Model& model_;
+  Merger* merger_;
   const TokenArray& tokens_;
   GridTablesCache& grids_;
   const ModelOptions& options_;
@@ -267,7 +274,11 @@ at::Tensor Model::encode(const TokenArray& tokens, TensorTrace* trace) {
       encode_plans_.push_back({plan.attention, plan_name(plan.plan), plan.reason, plan.flops});
     }
   }
-  EncoderInputs inputs(*this, tokens, *grids_, options_);
+  if (merger_ != nullptr && wants(trace, "attention.encoder")) {
+    throw Error(ErrorCode::kUnsupported,
+                "[encoder] several processes read the input together: none sees the whole map");
+  }
+  EncoderInputs inputs(*this, tokens, *grids_, options_, merger_);
   if (wants(trace, "tokens")) {
     record(trace, "tokens", inputs.dense());
   }

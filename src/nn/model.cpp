@@ -1,11 +1,14 @@
 #include "perceiver/nn/model.h"
 
+#include <algorithm>
+
 #include <ATen/ops/cat.h>
 
 #include "nn/plans.h"
 #include "nn/stems.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
+#include "perceiver/nn/merger.h"
 #include "perceiver/nn/tensor.h"
 
 namespace perceiver::nn {
@@ -35,12 +38,19 @@ Model::Model(const ModelSpec& spec, const ArrayMap& weights, const ModelOptions&
       parameters_(make_parameters(spec, weights, options)),
       grids_(std::make_shared<GridTablesCache>()) {}
 
+void Model::read_together(Merger* merger) {
+  if (merger != nullptr) {
+    check_input_parallel(spec_, merger->size());
+  }
+  merger_ = merger;
+}
+
 TokenArray Model::preprocess(const TensorInputs& inputs) {
   for (const auto& [name, unused] : inputs.arrays) {
     spec_.input(name);  // throws on a name the model does not read
   }
-  const StemContext context{spec_,     shape_,          parameters_,
-                            training_, options_.tables, tensor_options(options_)};
+  const StemContext context{
+      spec_, shape_, parameters_, training_, options_.tables, tensor_options(options_), merger_};
   TokenArray tokens;
   for (const TokenShape& input : shape_.inputs) {
     tokens.segments.push_back(make_segment(context, input, inputs));
@@ -62,6 +72,21 @@ at::Tensor Model::dense(const TokenArray& tokens) const {
   return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
 }
 
+// Only the absorbed orders keep the softmax sums by which parts merge.
+void Model::merge_plans(PlanRequest request, std::vector<AttentionPlan>& plans) const {
+  const auto reads = [](const AttentionPlan& plan) {
+    return plan.attention.starts_with("encoder.cross_attend");
+  };
+  for (AttentionPlan& plan : plans) {
+    if (reads(plan) && plan.plan == Plan::kTextbook) {
+      request.wanted = Plan::kAbsorbed;
+      const std::vector<AttentionPlan> absorbed = plan_attentions(spec_, request);
+      plan = *std::find_if(absorbed.begin(), absorbed.end(), reads);
+      plan.reason = "several processes read the input together";
+    }
+  }
+}
+
 std::vector<AttentionPlan> Model::choose_plans(int64_t batch, int64_t inputs,
                                                int64_t outputs) const {
   PlanRequest request{.wanted = options_.plan,
@@ -79,6 +104,9 @@ std::vector<AttentionPlan> Model::choose_plans(int64_t batch, int64_t inputs,
     request.wanted = Plan::kTextbook;
   }
   std::vector<AttentionPlan> plans = plan_attentions(spec_, request);
+  if (merger_ != nullptr) {
+    merge_plans(request, plans);
+  }
   for (AttentionPlan& plan : plans) {
     plan.reason = why.empty() ? plan.reason : why;
   }

@@ -1,6 +1,7 @@
 #include "nn/stems.h"
 
 #include <numbers>
+#include <numeric>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bernoulli.h>
@@ -109,6 +110,16 @@ at::Tensor resized_table(const InputSpec& input, const at::Tensor& table,
   return resized.view({channels, -1}).transpose(0, 1);
 }
 
+/// Position features of a segment's tokens: [M_m, P].
+at::Tensor grid_rows(const tokens::SeparablePositions& grid, const TokenSegment& segment) {
+  if (segment.tokens == element_count(grid.index_dims)) {
+    return to_tensor(grid.dense());
+  }
+  std::vector<int64_t> indices(static_cast<size_t>(segment.tokens));
+  std::iota(indices.begin(), indices.end(), segment.begin);
+  return to_tensor(grid.rows(indices));
+}
+
 void add_grid_positions(const StemContext& context, const InputSpec& input,
                         const TokenShape& tokens, TokenSegment& segment) {
   const std::string prefix = cat("inputs.", input.name, ".position");
@@ -116,7 +127,8 @@ void add_grid_positions(const StemContext& context, const InputSpec& input,
   segment.add_positions = position.use == PositionUse::kAdd;
   if (position.kind == PositionKind::kTrainable) {
     const at::Tensor table = resized_table(input, context.parameters.at(prefix + ".table"),
-                                           tokens.index_dims, segment.index_dims);
+                                           tokens.index_dims, segment.index_dims)
+                                 .narrow(0, segment.begin, segment.tokens);
     segment.positions = position_linears(context.parameters, prefix, position, table);
   } else if (position.kind == PositionKind::kFourier) {
     tokens::SeparablePositions grid =
@@ -125,7 +137,7 @@ void add_grid_positions(const StemContext& context, const InputSpec& input,
       segment.separable = std::move(grid);  // dense rows only where a plan reads them
     } else {
       segment.positions = position_linears(context.parameters, prefix, position,
-                                           to_tensor(grid.dense()).to(context.options));
+                                           grid_rows(grid, segment).to(context.options));
     }
   }
 }
@@ -166,12 +178,42 @@ TokenSegment text_segment(const StemContext& context, const InputSpec& input,
   return segment;
 }
 
+/// The part of `raw` this process reads; raw is the whole input or that part already.
+InputPart own_part(const StemContext& context, const InputSpec& input, const at::Tensor& raw) {
+  const InputPart part = input_part(input, context.merger->rank(), context.merger->size());
+  const auto axes = static_cast<int64_t>(input.index_dims.size());
+  bool fits =
+      raw.dim() == axes + 2 && (raw.size(1) == input.index_dims[0] || raw.size(1) == part.length);
+  for (int64_t axis = 1; fits && axis < axes; ++axis) {
+    fits = raw.size(axis + 1) == input.index_dims[static_cast<size_t>(axis)];
+  }
+  if (!fits) {
+    wrong_shape(
+        input,
+        cat(shape_string(input.index_dims), ", or of the first axis the ", part.length,
+            " that process ", context.merger->rank(), " of ", context.merger->size(), " reads"),
+        raw);
+  }
+  return part;
+}
+
 TokenSegment grid_segment(const StemContext& context, const InputSpec& input,
                           const TokenShape& tokens, const at::Tensor& raw) {
-  const at::Tensor content = grid_content(context, input, raw.to(context.options));
+  at::Tensor own = raw;
+  int64_t first = 0;  // slice of the token grid
+  if (context.merger != nullptr) {
+    const InputPart part = own_part(context, input, raw);
+    own = raw.size(1) == part.length ? raw : raw.narrow(1, part.begin, part.length);
+    first = part.begin / (input.downsample.empty() ? 1 : input.downsample[0]);
+  }
+  const at::Tensor content = grid_content(context, input, own.to(context.options));
   TokenSegment segment;
   segment.index_dims = content.sizes().slice(1, static_cast<size_t>(content.dim()) - 2).vec();
   segment.tokens = element_count(segment.index_dims);
+  if (context.merger != nullptr) {
+    segment.begin = first * (segment.tokens / segment.index_dims[0]);
+    segment.index_dims = tokens.index_dims;
+  }
   segment.content = content.reshape({content.size(0), segment.tokens, content.size(-1)});
   add_grid_positions(context, input, tokens, segment);
   return segment;
@@ -271,6 +313,11 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
   segment.modality = input.name;
   const auto mask = inputs.masks.find(input.name);
   if (mask != inputs.masks.end()) {
+    if (context.merger != nullptr) {
+      throw Error(ErrorCode::kUnsupported,
+                  cat("[input ", input.name, "] is read by ", context.merger->size(),
+                      " processes together and can't have a mask"));
+    }
     segment.mask = mask->second.to(context.options.device(), at::kBool);
     if (segment.mask.sizes() != at::IntArrayRef({raw.size(0), segment.tokens})) {
       wrong_shape(input, cat("a mask of ", shape_string({raw.size(0), segment.tokens})),
@@ -287,7 +334,7 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
 at::Tensor positioned(const TokenSegment& segment) {
   at::Tensor positions = segment.positions;
   if (segment.separable && !positions.defined()) {
-    positions = to_tensor(segment.separable->dense()).to(segment.content.options());
+    positions = grid_rows(*segment.separable, segment).to(segment.content.options());
   }
   if (!positions.defined()) {
     return segment.content;

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "perceiver/nn/merger.h"
 #include "perceiver/nn/model.h"
 
 // From raw modality data to one token segment, with weights: embeddings, convolutions, linears.
@@ -18,6 +19,7 @@ struct StemContext {
   bool training;
   DType tables;  ///< precision Fourier tables are computed in
   at::TensorOptions options;
+  Merger* merger = nullptr;  ///< others read the rest of the input
 };
 
 inline at::TensorOptions tensor_options(const ModelOptions& options) {

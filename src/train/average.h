@@ -22,6 +22,7 @@ class AveragedWeights {
   void update(int64_t steps);
   /// Exchanges the model's weights with the average; a second call exchanges back.
   void swap();
+  const std::vector<at::Tensor>& tensors() const { return average_; }
   /// "average.<parameter>".
   ArrayMap state() const;
   /// @throws Error(kFormat) naming a missing or misshapen tensor

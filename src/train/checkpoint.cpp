@@ -74,9 +74,9 @@ std::map<int64_t, std::filesystem::path> checkpoints(const std::filesystem::path
 
 std::string recipe_fingerprint(const Recipe& recipe) {
   Json kept = recipe.source;
-  for (const char* key :
-       {"name", "description", "steps", "evaluate_every", "evaluate_limit", "checkpoint_every",
-        "skip_bad", "keep_checkpoints", "keep_best", "best_is_lowest", "save_dtype"}) {
+  for (const char* key : {"name", "description", "steps", "evaluate_every", "evaluate_limit",
+                          "checkpoint_every", "skip_bad", "keep_checkpoints", "keep_best",
+                          "best_is_lowest", "save_dtype", "input_parallel"}) {
     kept.erase(key);
   }
   kept["schedule"]["steps"] = recipe.schedule.steps;
@@ -93,6 +93,7 @@ void save_checkpoint(const std::filesystem::path& path, const Trained& trained,
     arrays.emplace(kOptimiser + name, array);
   }
   io::Metadata data{{"step", std::to_string(state.step)},
+                    {"batches", std::to_string(state.batches)},
                     {"mean_loss", exact(state.mean_loss)},
                     {"recipe", state.recipe}};
   if (state.best) {
@@ -116,6 +117,10 @@ RunState load_checkpoint(const std::filesystem::path& path, const std::string& f
   state.step = parse<int64_t>(metadata(data, "step", where), "step", where);
   if (state.step < 0) {
     throw Error(ErrorCode::kFormat, cat(where, ": step is ", state.step));
+  }
+  state.batches = parse<int64_t>(metadata(data, "batches", where), "batches", where);
+  if (state.batches < 0) {
+    throw Error(ErrorCode::kFormat, cat(where, ": batches is ", state.batches));
   }
   state.mean_loss = parse<double>(metadata(data, "mean_loss", where), "mean_loss", where);
   if (data.count("best") != 0) {

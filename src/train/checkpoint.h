@@ -13,7 +13,8 @@ namespace perceiver::train {
 
 /// Where a run stands beside weights and optimiser: all else follows from recipe and step.
 struct RunState {
-  int64_t step = 0;  ///< steps finished
+  int64_t step = 0;     ///< steps finished
+  int64_t batches = 0;  ///< taken by them: more than one per step with several processes
   double mean_loss = 0;
   std::optional<double> best;  ///< of the metric keep_best names
   std::string recipe;          ///< fingerprint of what must not change between save and resume

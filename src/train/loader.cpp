@@ -5,8 +5,14 @@
 
 namespace perceiver::train {
 
-Loader::Loader(Task& task, int64_t first, int64_t stride, int threads)
-    : task_(task), stride_(stride), next_wanted_(first), next_made_(first), ahead_(threads + 1) {
+Loader::Loader(Task& task, int64_t first, int64_t stride, int threads,
+               std::function<void(Batch&)> keep)
+    : task_(task),
+      stride_(stride),
+      keep_(std::move(keep)),
+      next_wanted_(first),
+      next_made_(first),
+      ahead_(threads + 1) {
   for (int i = 0; i < threads; ++i) {
     threads_.emplace_back([this] { work(); });
   }
@@ -23,6 +29,14 @@ Loader::~Loader() {
   }
 }
 
+Batch Loader::make(int64_t index) {
+  Batch batch = task_.training_batch(index);
+  if (keep_) {
+    keep_(batch);
+  }
+  return batch;
+}
+
 void Loader::work() {
   std::unique_lock lock(mutex_);
   while (true) {
@@ -34,7 +48,7 @@ void Loader::work() {
     lock.unlock();
     Made made;
     try {
-      made.batch = task_.training_batch(index);
+      made.batch = make(index);
     } catch (...) {
       made.problem = std::current_exception();
     }
@@ -48,7 +62,7 @@ Batch Loader::next() {
   const auto start = std::chrono::steady_clock::now();
   Made made;
   if (threads_.empty()) {
-    made.batch = task_.training_batch(next_wanted_);
+    made.batch = make(next_wanted_);
   } else {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return made_.count(next_wanted_) != 0; });

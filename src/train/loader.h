@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -19,7 +20,9 @@ class Loader {
   /// @param first    index of the first batch that will be asked for
   /// @param stride   distance between the batches this process uses (its world size)
   /// @param threads  0 = make each batch when it is asked for
-  Loader(Task& task, int64_t first, int64_t stride, int threads);
+  /// @param keep     applied to each batch where it is made: leaves what this process needs
+  Loader(Task& task, int64_t first, int64_t stride, int threads,
+         std::function<void(Batch&)> keep = {});
   ~Loader();
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
@@ -35,9 +38,11 @@ class Loader {
     std::exception_ptr problem;
   };
   void work();
+  Batch make(int64_t index);
 
   Task& task_;
   int64_t stride_;
+  std::function<void(Batch&)> keep_;
   int64_t next_wanted_, next_made_;
   int64_t ahead_ = 0;  // how many batches may wait: bounds memory
   std::map<int64_t, Made> made_;

@@ -131,6 +131,15 @@ void Optimiser::update(Slot& slot, double learning_rate) {
   parameter.add_(change, -learning_rate * trust);
 }
 
+std::vector<at::Tensor> Optimiser::tensors() const {
+  std::vector<at::Tensor> tensors;
+  for (const Slot& slot : slots_) {
+    tensors.push_back(slot.first);
+    tensors.push_back(slot.second);
+  }
+  return tensors;
+}
+
 ArrayMap Optimiser::state() const {
   ArrayMap state;
   for (const Slot& slot : slots_) {

@@ -38,6 +38,9 @@ class Optimiser {
   /// @param learning_rate  of this step, schedule applied
   void step(double learning_rate);
   int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+  /// The moments themselves, for processes to share them.
+  std::vector<at::Tensor> tensors() const;
 
   /// Moments as "first.<parameter>" and "second.<parameter>", and "steps". Copies.
   ArrayMap state() const;

@@ -186,6 +186,7 @@ void read_run(Fields& fields, Recipe& recipe) {
   }
   recipe.skip_bad = fields.integer("skip_bad", 0, 0, kMaxSteps);
   recipe.accumulate = fields.integer("accumulate", 1, 1, 1 << 20);
+  recipe.input_parallel = fields.boolean("input_parallel", false);
   recipe.average_decay = fields.number("average_decay", 0, 0, 1 - 1e-12);
   constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
   recipe.save_dtype = kDTypes[fields.choice("save_dtype", 0, {"F32", "F16", "BF16"})];

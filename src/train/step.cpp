@@ -3,6 +3,9 @@
 #include <cmath>
 
 #include <ATen/Context.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -11,28 +14,81 @@
 
 namespace perceiver::train {
 
-int64_t Step::first_batch(int64_t step) const {
-  return step * parts_.recipe.accumulate * parts_.group.size() + parts_.group.rank();
+SharesOfStep::SharesOfStep(const Task& task, const std::vector<Batch>& batches,
+                           distributed::Group& group) {
+  for (const Batch& batch : batches) {
+    shares_.push_back(task.counts(batch));
+  }
+  if (shares_.size() == 1 && group.size() == 1) {
+    shares_[0].assign(shares_[0].size(), 1.0);
+    return;
+  }
+  totals_ = at::zeros({static_cast<int64_t>(shares_.at(0).size())}, at::kDouble);
+  for (const Shares& of_batch : shares_) {
+    for (size_t k = 0; k < of_batch.size(); ++k) {
+      totals_.mutable_data_ptr<double>()[k] += of_batch[k];
+    }
+  }
+  pending_ = group.start_sum(totals_);
 }
 
-Step::Result Step::run(int64_t step, Loader& loader) {
+const Shares& SharesOfStep::of(size_t i) {
+  if (pending_ != nullptr) {
+    pending_->wait();
+    pending_.reset();
+    const double* totals = totals_.const_data_ptr<double>();
+    for (Shares& of_batch : shares_) {
+      for (size_t k = 0; k < of_batch.size(); ++k) {
+        of_batch[k] = totals[k] > 0 ? of_batch[k] / totals[k] : 0;
+      }
+    }
+  }
+  return shares_.at(i);
+}
+
+Step::Step(const Parts& parts) : parts_(parts) {
+  if (parts_.group.size() > 1) {
+    sums_ = std::make_unique<GradientSums>(parts_.model.parameters(), parts_.group);
+  }
+}
+
+int64_t Step::stride() const {
+  return parts_.recipe.input_parallel ? 1 : parts_.group.size();
+}
+
+int64_t Step::offset() const {
+  return parts_.recipe.input_parallel ? 0 : parts_.group.rank();
+}
+
+int64_t Step::batches() const {
+  return parts_.recipe.accumulate * stride();
+}
+
+Step::Result Step::run(int64_t step, int64_t batch, Loader& loader, const std::atomic<bool>* stop) {
   const Recipe& recipe = parts_.recipe;
   std::vector<Batch> batches;
   for (int64_t i = 0; i < recipe.accumulate; ++i) {
     batches.push_back(loader.next());
   }
-  const std::vector<Shares> shares = shares_of(batches);
+  SharesOfStep shares(parts_.task, batches, parts_.group);
   Result result;
   for (size_t i = 0; i < batches.size(); ++i) {
-    const int64_t index = first_batch(step) + static_cast<int64_t>(i) * parts_.group.size();
-    result.loss += backward(step, index, batches[i], shares[i]);
+    if (sums_ != nullptr && i + 1 == batches.size()) {
+      sums_->begin();
+    }
+    const int64_t index = batch + offset() + static_cast<int64_t>(i) * stride();
+    const at::Tensor loss = forward(index, batches[i], shares, i);
+    const auto value = loss.item<double>();
+    if (!std::isfinite(value)) {
+      refuse(step, cat("the loss (batch ", index, ")"), value);
+    }
+    loss.backward();
+    result.loss += value;
     batches[i] = Batch();
   }
-  if (parts_.group.size() > 1) {
-    std::vector<double> loss{result.loss};
-    parts_.group.sum(loss);
-    result.loss = loss[0];
-    sum_gradients();
+  result.stop = stop != nullptr && *stop;
+  if (sums_ != nullptr) {
+    join(result);
   }
   result.gradient_norm = clip_gradients(parts_.model.parameters(), recipe.optimiser.clip_norm);
   if (!std::isfinite(result.gradient_norm)) {
@@ -45,55 +101,43 @@ Step::Result Step::run(int64_t step, Loader& loader) {
   return result;
 }
 
-// What each batch contributes to the means over the whole step.
-std::vector<Shares> Step::shares_of(const std::vector<Batch>& batches) const {
-  std::vector<Shares> shares;
-  if (batches.size() == 1 && parts_.group.size() == 1) {
-    const size_t means = parts_.task.counts(batches[0]).size();
-    shares.emplace_back(means, 1.0);
-    return shares;
-  }
-  Counts totals;
-  for (const Batch& batch : batches) {
-    shares.push_back(parts_.task.counts(batch));
-    totals.resize(shares.back().size(), 0);
-    for (size_t k = 0; k < totals.size(); ++k) {
-      totals[k] += shares.back()[k];
-    }
-  }
-  parts_.group.sum(totals);
-  for (Shares& of_batch : shares) {
-    for (size_t k = 0; k < totals.size(); ++k) {
-      of_batch[k] = totals[k] > 0 ? of_batch[k] / totals[k] : 0;
-    }
-  }
-  return shares;
-}
-
-double Step::backward(int64_t step, int64_t index, const Batch& batch, const Shares& shares) {
+at::Tensor Step::forward(int64_t index, const Batch& batch, SharesOfStep& shares, size_t i) {
   // Dropout and mask tokens draw from LibTorch's generator: like all else here, by (seed, index).
   Random random{parts_.recipe.seed, kDropout, static_cast<uint64_t>(index)};
   at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
   generator.set_current_seed(random.next() >> 1);
   parts_.model.set_training(true);
-  const at::Tensor loss =
-      parts_.task.loss(parts_.model.forward(batch.inputs, batch.request), batch, shares);
-  const auto value = loss.item<double>();
-  if (!std::isfinite(value)) {
-    refuse(step, cat("the loss (batch ", index, ")"), value);
-  }
-  loss.backward();
-  return value;
+  const nn::TensorMap outputs = parts_.model.forward(batch.inputs, batch.request);
+  return parts_.task.loss(outputs, batch, shares.of(i));
 }
 
-void Step::sum_gradients() {
-  std::vector<at::Tensor> gradients;
+// What the processes made becomes the step's: gradients, loss, statistics, the wish to stop.
+void Step::join(Result& result) {
+  sums_->start_rest();
+  const at::Tensor all = at::full({2}, result.stop ? 1.0 : 0.0, at::kDouble);
+  all.mutable_data_ptr<double>()[0] = result.loss;
+  const auto pending = parts_.group.start_sum(all);  // on its way with the last gradients
+  sums_->finish();
+  pending->wait();
+  result.loss = all.const_data_ptr<double>()[0];
+  result.stop = all.const_data_ptr<double>()[1] > 0;
+  average_statistics();
+}
+
+// Each process moved batch norm's statistics by its own examples; the mean of them is what all go
+// on with. (Counts of batches are equal anyway.)
+void Step::average_statistics() {
+  const c10::AutoGradMode no_gradients(false);
+  std::vector<at::Tensor> statistics;
   for (auto& entry : parts_.model.parameters().entries()) {
-    if (entry.tensor.grad().defined()) {
-      gradients.push_back(entry.tensor.grad());
+    if (!entry.info.trainable && entry.tensor.is_floating_point()) {
+      statistics.push_back(entry.tensor);
     }
   }
-  parts_.group.sum(gradients);
+  parts_.group.sum(statistics);
+  for (at::Tensor& one : statistics) {
+    one.div_(parts_.group.size());
+  }
 }
 
 void Step::refuse(int64_t step, const std::string& what, double value) const {

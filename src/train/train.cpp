@@ -13,14 +13,17 @@
 #include "perceiver/base/file.h"
 #include "perceiver/base/str.h"
 #include "perceiver/distributed/group.h"
+#include "perceiver/nn/merger.h"
 #include "perceiver/nn/model.h"
 #include "perceiver/tasks/bundle.h"
 #include "train/average.h"
 #include "train/checkpoint.h"
+#include "train/group_merger.h"
 #include "train/initial.h"
 #include "train/loader.h"
 #include "train/optimiser.h"
 #include "train/run_log.h"
+#include "train/share_start.h"
 #include "train/start_from.h"
 #include "train/step.h"
 #include "train/task.h"
@@ -52,6 +55,7 @@ class Run {
       : recipe_(recipe),
         options_(options),
         group_(group),
+        merger_(group),
         folder_(options.out / "training"),
         task_(recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest)),
         model_(recipe.model, initial_weights(recipe, &start_from_)),
@@ -60,16 +64,18 @@ class Run {
         step_({recipe_, *task_, model_, optimiser_, average_, group_}),
         log_(folder_) {
     state_.recipe = recipe_fingerprint(recipe);
-    if (options.resume) {
-      resume();
-    } else if (!options.restart && !newest_checkpoint(folder_).empty()) {
-      throw Error(ErrorCode::kArgument,
-                  cat(printable(options.out.string()), " holds a run already (",
-                      printable(newest_checkpoint(folder_).filename().string()),
-                      "): resume it, restart it, or write elsewhere"));
+    if (recipe.input_parallel) {
+      nn::check_input_parallel(recipe.model, group.size());
+      read_together(model_);
     }
+    if (leads()) {
+      find_start();
+    }
+    group_.barrier("reading the data");
+    share_start(group_, recipe_, trained(), state_);
     first_step_ = state_.step;
-    loader_.emplace(*task_, step_.first_batch(first_step_), group_.size(), options.num_loaders);
+    loader_.emplace(*task_, state_.batches + step_.offset(), step_.stride(), options.num_loaders,
+                    [this](Batch& batch) { keep_part(batch); });
   }
 
   TrainResult run() {
@@ -78,13 +84,14 @@ class Run {
     start_ = Clock::now();
     TrainResult result;
     while (state_.step < recipe_.steps && !result.stopped) {
-      StepRecord record = step();
+      StepRecord record = step(result.stopped);
       const bool last = state_.step == recipe_.steps;
       if (!last && due(recipe_.evaluate_every)) {
         record.metrics = measure(model_, recipe_.evaluate_limit);
         keep_best(record.metrics);
+        group_.barrier("measuring");
       }
-      result.stopped = !last && stop_wanted();
+      result.stopped = result.stopped && !last;
       if (due(recipe_.checkpoint_every) || last || result.stopped) {
         log_.add(record);
         save();
@@ -112,15 +119,37 @@ class Run {
   int64_t log_every() const { return std::max<int64_t>(1, recipe_.steps / 500); }
   bool due(int64_t every) const { return every > 0 && state_.step % every == 0; }
 
-  // All members leave at the same step, whichever of them was told to.
-  bool stop_wanted() {
-    std::vector<double> wanted{options_.stop != nullptr && *options_.stop ? 1.0 : 0.0};
-    group_.sum(wanted);
-    return wanted[0] > 0;
+  void read_together(nn::Model& model) {
+    if (recipe_.input_parallel && group_.size() > 1) {
+      model.read_together(&merger_);
+    }
   }
 
-  void resume() {
+  // Batches that wait hold this process's part of the input alone.
+  void keep_part(Batch& batch) const {
+    if (!recipe_.input_parallel || group_.size() == 1) {
+      return;
+    }
+    const InputSpec& input = recipe_.model.inputs[0];
+    const nn::InputPart part = nn::input_part(input, group_.rank(), group_.size());
+    at::Tensor& whole = batch.inputs.arrays.at(input.name);
+    if (whole.size(1) != part.length) {
+      whole = whole.narrow(1, part.begin, part.length).clone();
+    }
+  }
+
+  // Fresh weights or a checkpoint. Only rank 0 looks: the others need not see its files.
+  void find_start() {
     const std::filesystem::path path = newest_checkpoint(folder_);
+    if (!options_.resume) {
+      if (!options_.restart && !path.empty()) {
+        throw Error(ErrorCode::kArgument,
+                    cat(printable(options_.out.string()), " holds a run already (",
+                        printable(path.filename().string()),
+                        "): resume it, restart it, or write elsewhere"));
+      }
+      return;
+    }
     if (path.empty()) {
       throw Error(ErrorCode::kIo, cat(printable(folder_.string()), ": no checkpoint to resume"));
     }
@@ -163,10 +192,11 @@ class Run {
     }
   }
 
-  StepRecord step() {
+  // All members leave at the same step, whichever of them was told to.
+  StepRecord step(bool& stop) {
     Step::Result done;
     try {
-      done = step_.run(state_.step, *loader_);
+      done = step_.run(state_.step, state_.batches, *loader_, options_.stop);
     } catch (const Error& error) {
       const std::filesystem::path kept = newest_checkpoint(folder_);
       throw Error(error.code(), cat(error.what(), kept.empty() ? "" : "; the last checkpoint is ",
@@ -175,6 +205,8 @@ class Run {
     state_.mean_loss =
         state_.step == 0 ? done.loss : kMeanDecay * state_.mean_loss + (1 - kMeanDecay) * done.loss;
     ++state_.step;
+    state_.batches += step_.batches();
+    stop = done.stop;
     StepRecord record;
     record.loss = done.loss;
     record.gradient_norm = done.gradient_norm;
@@ -185,8 +217,7 @@ class Run {
     record.seconds = seconds_since(start_);
     const double training = std::max(1e-9, record.seconds - evaluation_seconds_);
     record.examples_per_second =
-        static_cast<double>((state_.step - first_step_) * recipe_.batch_size * recipe_.accumulate *
-                            group_.size()) /
+        static_cast<double>((state_.step - first_step_) * recipe_.batch_size * step_.batches()) /
         training;
     record.skipped = task_->skipped();
     record.waiting_share = loader_->waited_seconds() / training;
@@ -228,7 +259,7 @@ class Run {
       remove_old_checkpoints(folder_, recipe_.keep_checkpoints);
       log_.write();
     }
-    group_.barrier();
+    group_.barrier("saving");
   }
 
   // The model as it is saved: averaged if asked, in the stored dtype.
@@ -249,6 +280,7 @@ class Run {
     }
     nn::Model saved(recipe_.model, converted(finished.weights, DType::kF32));
     saved.set_training(false);
+    read_together(saved);
     StepRecord record;
     record.step = record.steps = state_.step;
     record.loss = record.mean_loss = state_.mean_loss;
@@ -258,12 +290,14 @@ class Run {
     if (leads()) {
       log_.write();
     }
+    group_.barrier("measuring");
     return record.metrics;
   }
 
   const Recipe& recipe_;
   const TrainOptions& options_;
   distributed::Group& group_;
+  GroupMerger merger_;
   std::filesystem::path folder_;
   std::unique_ptr<Task> task_;
   StartReport start_from_;  // before the model: filled while its weights are made
@@ -285,15 +319,29 @@ void set_threads(int count) {
   }
 }
 
+// Processes of one group on one machine share its cores.
+int threads_of(const TrainOptions& options, const distributed::Group& group) {
+  if (options.num_threads > 0 || group.local_size() <= 1) {
+    return options.num_threads;
+  }
+  return std::max(1, at::get_num_threads() / group.local_size());
+}
+
 }  // namespace
 
 TrainResult train(const Recipe& recipe, const TrainOptions& options) {
   if (options.out.empty()) {
     throw Error(ErrorCode::kArgument, "training needs a folder to write to (--out DIR)");
   }
-  set_threads(options.num_threads);
-  const std::unique_ptr<distributed::Group> group = distributed::alone();
-  return Run(recipe, options, *group).run();
+  const std::unique_ptr<distributed::Group> alone = distributed::alone();
+  distributed::Group& group = options.group != nullptr ? *options.group : *alone;
+  set_threads(threads_of(options, group));
+  try {
+    return Run(recipe, options, group).run();
+  } catch (const std::exception& error) {
+    group.leave(error.what());
+    throw;
+  }
 }
 
 EvalResult evaluate(const Recipe& recipe, const std::filesystem::path& model,

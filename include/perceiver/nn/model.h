@@ -59,6 +59,7 @@ struct ModelOptions {
 };
 
 class GridTablesCache;
+class Merger;
 
 /// The differentiable model: LibTorch around our attention, any ModelSpec, textbook order or
 /// another exact one (docs/plans.md). Gradients flow to every trainable parameter and to
@@ -78,6 +79,11 @@ class Model {
   /// Training mode: dropout is active, batch norm uses and updates batch statistics.
   void set_training(bool on) { training_ = on; }
   bool training() const { return training_; }
+
+  /// From now on the only input is read together with the other processes of `merger`, which
+  /// outlives the model; inputs are given whole or as this process's input_part(). Null: alone.
+  /// @throws Error(kUnsupported) as check_input_parallel() does
+  void read_together(Merger* merger);
 
   /// Modality data -> token array, weights of the stems included.
   /// @throws Error(kShape) naming the modality, the expected and the given shape
@@ -101,6 +107,7 @@ class Model {
  private:
   /// Decides the plans of an encode or decode; `rows` as in PlanRequest::num_inputs, num_outputs.
   std::vector<AttentionPlan> choose_plans(int64_t batch, int64_t inputs, int64_t outputs) const;
+  void merge_plans(PlanRequest request, std::vector<AttentionPlan>& plans) const;
 
   ModelSpec spec_;
   ModelShape shape_;
@@ -108,6 +115,7 @@ class Model {
   Parameters parameters_;
   std::shared_ptr<GridTablesCache> grids_;
   std::vector<UsedPlan> encode_plans_, decode_plans_;
+  Merger* merger_ = nullptr;
   bool training_ = false;
 };
 

@@ -18,6 +18,7 @@ struct TokenSegment {
   std::string modality;
   std::vector<int64_t> index_dims;  ///< the grid the tokens lie on; {M} for sets and text
   int64_t tokens = 0;               ///< M_m
+  int64_t begin = 0;                ///< grid index of the first token, where a part is read
   Tensor content;                   ///< [B, M_m, Cc]; undefined when there is none
   std::optional<SeparablePositions> separable;  ///< Fourier on a grid
   Tensor positions;            ///< else [M_m, P] or [B, M_m, P]; undefined when none

@@ -98,8 +98,10 @@ struct Recipe {
   /// empty = none.
   std::string keep_best;
   bool best_is_lowest = false;
-  int64_t skip_bad = 0;      ///< so many samples may be unreadable; each is replaced by the next
-  int64_t accumulate = 1;    ///< batches of batch_size a step is made of
+  int64_t skip_bad = 0;    ///< so many samples may be unreadable; each is replaced by the next
+  int64_t accumulate = 1;  ///< batches of batch_size a step is made of
+  /// Several processes read parts of each input together instead of inputs of their own.
+  bool input_parallel = false;
   double average_decay = 0;  ///< > 0: moving average of the weights is what is measured and saved
   DType save_dtype = DType::kF32;
   std::optional<Json>

@@ -11,6 +11,10 @@
 #include "perceiver/base/progress.h"
 #include "perceiver/train/recipe.h"
 
+namespace perceiver::distributed {
+class Group;
+}
+
 namespace perceiver::train {
 
 /// Measured values by name, in a fixed order: {"accuracy", 0.98}, ...
@@ -45,12 +49,15 @@ struct TrainOptions {
       out;               ///< becomes a model folder, with `training/` inside for the run itself
   bool resume = false;   ///< continue from the newest checkpoint in `out`/training
   bool restart = false;  ///< replace a run that `out` holds; without it that is an error
-  int num_threads = 0;   ///< 0 = LibTorch's choice
+  int num_threads = 0;   ///< 0 = LibTorch's choice, shared with other processes on this machine
   int num_loaders = 1;   ///< background threads that make batches; 0 = none
   std::function<void(const StepRecord&)> on_step;
   std::function<void(const StartReport&)> on_start;  ///< before the first step, with start_from
   ProgressFn progress;                               ///< reading data, evaluating
   const std::atomic<bool>* stop = nullptr;           ///< set from a signal handler: save and leave
+  /// The processes that train together (docs/many-machines.md); null = this one alone. Rank 0
+  /// writes; on_step and progress are called on every rank.
+  distributed::Group* group = nullptr;
 };
 
 struct TrainResult {
@@ -76,7 +83,8 @@ struct TrainResult {
 /// uninterrupted one bit for bit on the same machine and thread count.
 /// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model;
 ///         Error(kFormat) for a checkpoint of another recipe;
-///         Error(kArgument) naming the step when the loss is not finite (the checkpoint stays)
+///         Error(kArgument) naming the step when the loss is not finite (the checkpoint stays);
+///         Error(kIo) naming the rank when another process of the group is gone
 TrainResult train(const Recipe& recipe, const TrainOptions& options);
 
 struct EvalOptions {
