@@ -161,7 +161,7 @@ TEST_F(AudioTraining, SaysWhatDoesNotFit) {
   expect_refused(json, "unknown key 'sampling_rat'");
   json = audio_recipe();
   json["model"]["spec"]["labels"] = {"low", "hihg"};
-  expect_refused(json, "1.wav: 'high' is no class of the model; did you mean 'hihg'?");
+  expect_refused(json, ".wav: 'high' is no class of the model; did you mean 'hihg'?");
   json = audio_recipe();
   json["augment"]["gian_db"] = 3;
   expect_refused(json, "unknown key 'gian_db'; did you mean 'gain_db'?");

@@ -99,7 +99,7 @@ class GeneratedFilms : public Films {
   std::shared_ptr<const FilmClip> read(int64_t film, int64_t clip) override;
   std::vector<int64_t> classes(int64_t film) const override;
 
-  /// Hz: from 1/40 to 1/5 of the sample rate in equal ratios.
+  /// Hz: from 1/160 to 1/40 of the sample rate in equal ratios.
   static double pitch(int64_t k, int64_t num_classes, int sample_rate);
 
  private:

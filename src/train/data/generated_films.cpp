@@ -118,7 +118,7 @@ void play(const std::vector<Actor>& actors, const tasks::ClipShape& shape, doubl
 double GeneratedFilms::pitch(int64_t k, int64_t num_classes, int sample_rate) {
   const double place =
       num_classes > 1 ? static_cast<double>(k) / static_cast<double>(num_classes - 1) : 0;
-  return sample_rate / 40.0 * std::pow(8.0, place);
+  return sample_rate / 160.0 * std::pow(4.0, place);
 }
 
 std::vector<int64_t> GeneratedFilms::classes(int64_t film) const {
