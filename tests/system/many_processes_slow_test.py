@@ -1,10 +1,12 @@
 """`perceiver train` as several processes: the slower ways to end, and to go on."""
 
+import os
 import signal
+import subprocess
 import sys
 
-from processes import ENDLESS, Processes
-from program import WITH_TORCH, main
+from processes import ENDLESS, Processes, clean_environment
+from program import PROGRAM, WITH_TORCH, main
 
 
 class Ends(Processes):
@@ -20,6 +22,24 @@ class Ends(Processes):
 
     def test_the_death_of_rank_0_is_told_too(self):
         self.assertIn("rank 1 of 2", self.killed(0)[0])
+
+
+class Torchrun(Processes):
+    def test_starts_the_processes_and_keeps_the_store(self):
+        python = os.environ.get("PERCEIVER_PYTHON", sys.executable)
+        if subprocess.run([python, "-c", "import torch.distributed.run"], check=False,
+                          stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest(f"{python} has no torchrun")
+        done = subprocess.run(
+            [python, "-m", "torch.distributed.run", "--no-python", "--standalone",
+             "--nproc-per-node", "2", PROGRAM, "train", str(self.recipe()), "--out",
+             str(self.path("torchrun")), "--threads", "1"],
+            env=clean_environment(), timeout=120, check=False, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("rank 0 of 2 (torchrun)", done.stderr)
+        self.train(self.recipe(), "by-hand")
+        self.assert_near("torchrun", "by-hand", 0)
 
 
 class Resuming(Processes):
