@@ -27,8 +27,6 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 using Work = c10::intrusive_ptr<c10d::Work>;
 using Gloo = c10d::ProcessGroupGloo;
 
-constexpr std::chrono::seconds kStoreAnswers{8};  // or it is gone
-
 /// The telling part of what c10d and Gloo throw: no source places, no stack.
 std::string reason(const std::exception& error) {
   const auto* of_torch = dynamic_cast<const c10::Error*>(&error);
@@ -133,10 +131,9 @@ class GlooGroup : public Group {
       : launch_(launch), timeout_(options.timeout) {
     const std::string prefix = cat("perceiver/", launch.attempt);
     const Store store = make_store(launch, options);
-    const Store calls = store->clone();
-    calls->setTimeout(kStoreAnswers);
     roll_call_ = std::make_unique<RollCall>(
-        c10::make_intrusive<c10d::PrefixStore>(prefix + "/roll", calls), launch.rank, launch.size);
+        c10::make_intrusive<c10d::PrefixStore>(prefix + "/roll", store->clone()), launch.rank,
+        launch.size);
     roll_call_->arrive(options.patience);
     Wires wires = make_wires(launch, options);
     wires_ = wires.name;

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <exception>
 #include <unistd.h>
 
-#include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 
 namespace perceiver::distributed {
@@ -13,9 +11,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+using Store = c10d::Store;
 
-constexpr milliseconds kBeat{1000};
-constexpr milliseconds kSilence{4000};   // four beats missed in a row
+constexpr milliseconds kLook{250};
+constexpr milliseconds kSilence{3000};   // three beats missed in a row
 constexpr milliseconds kFarewell{5000};  // how long the others may take to hear why rank 0 leaves
 constexpr milliseconds kShortNap{2};     // between looks at the store, growing ...
 constexpr milliseconds kLongNap{100};    // ... to this: 512 processes ask 5000 times a second
@@ -36,6 +35,10 @@ std::string own_name() {
   return cat(host.data(), ", process ", ::getpid());
 }
 
+std::string name_of(Store& store, int rank) {
+  return cat("rank ", rank, " (", printable(store.get_to_str(key("here", rank))), ")");
+}
+
 void nap(milliseconds& length) {
   std::this_thread::sleep_for(length);
   length = std::min(length * 2, kLongNap);
@@ -52,102 +55,91 @@ std::string list(const std::vector<int>& ranks) {
 
 }  // namespace
 
-RollCall::RollCall(c10::intrusive_ptr<c10d::Store> store, int rank, int size)
-    : store_(std::move(store)), rank_(rank), size_(size) {}
+RollCall::RollCall(c10::intrusive_ptr<Store> store, int rank, int size)
+    : rank_(rank),
+      size_(size),
+      heard_(std::make_shared<Heard>()),
+      line_(std::move(store), [rank, size, heard = heard_](Store& of_group) {
+        listen(of_group, rank, size, *heard);
+      }) {}
 
-RollCall::~RollCall() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
+std::string RollCall::Heard::get() {
+  const std::lock_guard lock(mutex);
+  return problem;
+}
+
+// Each second: counts, and hears why somebody leaves while rank 0's store is still there.
+void RollCall::listen(Store& store, int rank, int size, Heard& heard) {
+  store.add(key("beat", rank), 1);
+  const bool leaves = store.check({key(kLeft, rank)});
+  if (leaves || !heard.get().empty() || !store.check({kLeft})) {
+    return;
   }
-  changed_.notify_all();
-  if (thread_.joinable()) {
-    thread_.join();
+  for (int other = 0; other < size; ++other) {
+    if (store.check({key(kLeft, other)})) {
+      const std::lock_guard lock(heard.mutex);
+      heard.problem = cat(name_of(store, other), " stopped: ", store.get_to_str(key(kLeft, other)));
+      break;
+    }
+  }
+  count_as_knowing(store, heard);
+}
+
+void RollCall::count_as_knowing(Store& store, Heard& heard) {
+  if (!heard.counted) {
+    heard.counted = true;
+    store.add(kHeard, 1);
   }
 }
 
+bool RollCall::check(const std::string& name) {
+  return line_.ask([name](Store& store) { return store.check({name}); });
+}
+
+int64_t RollCall::count_of(int rank) {
+  return line_.ask([rank](Store& store) { return store.add(key("beat", rank), 0); });
+}
+
 void RollCall::arrive(milliseconds patience) {
-  store_->set(key("here", rank_), own_name());
   std::vector<std::string> all;
   for (int rank = 0; rank < size_; ++rank) {
     all.push_back(key("here", rank));
   }
+  line_.ask([rank = rank_](Store& store) { store.set(key("here", rank), own_name()); });
+  const auto end = Clock::now() + patience;
   milliseconds pause = kShortNap;
-  for (const auto end = Clock::now() + patience; !store_->check(all); nap(pause)) {
-    if (Clock::now() < end) {
-      continue;
-    }
-    std::vector<int> absent;
-    for (int rank = 0; rank < size_; ++rank) {
-      if (!store_->check({all[static_cast<size_t>(rank)]})) {
-        absent.push_back(rank);
+  while (!line_.ask([all](Store& store) { return store.check(all); })) {
+    if (Clock::now() >= end) {
+      std::vector<int> absent;
+      for (int rank = 0; rank < size_; ++rank) {
+        if (!check(all[static_cast<size_t>(rank)])) {
+          absent.push_back(rank);
+        }
       }
+      throw Error(ErrorCode::kIo,
+                  cat("rank ", rank_, " waited ", static_cast<double>(patience.count()) / 1000,
+                      " s for ", size_, " processes; missing: rank ", list(absent)));
     }
-    throw Error(ErrorCode::kIo,
-                cat("rank ", rank_, " waited ",
-                    std::chrono::duration_cast<std::chrono::seconds>(patience).count(), " s for ",
-                    size_, " processes; missing: rank ", list(absent)));
-  }
-  thread_ = std::thread([this] { count(); });
-}
-
-// The thread: counts, and hears why somebody leaves while rank 0's store is still there.
-void RollCall::count() {
-  std::unique_lock lock(mutex_);
-  while (!stop_) {
-    lock.unlock();
-    const bool answers = listen();
-    lock.lock();
-    gone_ = gone_ || !answers;
-    if (gone_) {
-      return;
-    }
-    changed_.wait_for(lock, kBeat, [this] { return stop_; });
+    nap(pause);
   }
 }
 
-bool RollCall::listen() try {
-  store_->add(key("beat", rank_), 1);
-  if (!store_->check({kLeft})) {
-    return true;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    if (!problem_.empty()) {
-      return true;
-    }
-  }
-  std::string heard;
-  for (int rank = 0; rank < size_ && heard.empty(); ++rank) {
-    if (store_->check({key(kLeft, rank)})) {
-      heard = cat(name_of(rank), " stopped: ", store_->get_to_str(key(kLeft, rank)));
-    }
-  }
-  const std::lock_guard lock(mutex_);
-  problem_ = heard;
-  store_->add(kHeard, 1);
-  return true;
-} catch (const std::exception&) {
-  return false;
-}
-
-std::string RollCall::name_of(int rank) {
-  return cat("rank ", rank, " (", printable(store_->get_to_str(key("here", rank))), ")");
+std::string RollCall::said() {
+  const std::string problem = heard_->get();
+  return !problem.empty() ? problem : line_.is_gone() ? std::string(kStoreIsGone) : std::string();
 }
 
 std::vector<int> RollCall::silent() {
   std::vector<std::pair<int, int64_t>> waiting;  // rank, its count at first
   for (int rank = 0; rank < size_; ++rank) {
     if (rank != rank_) {
-      waiting.emplace_back(rank, store_->add(key("beat", rank), 0));
+      waiting.emplace_back(rank, count_of(rank));
     }
   }
-  for (const auto end = Clock::now() + kSilence;
-       !waiting.empty() && Clock::now() < end && said().empty();) {
-    std::this_thread::sleep_for(kBeat / 4);
-    std::erase_if(waiting, [this](const auto& of) {
-      return store_->add(key("beat", of.first), 0) != of.second;
-    });
+  const auto end = Clock::now() + kSilence;
+  while (!waiting.empty() && Clock::now() < end && said().empty()) {
+    std::this_thread::sleep_for(kLook);
+    std::erase_if(waiting, [this](const auto& of) { return count_of(of.first) != of.second; });
   }
   std::vector<int> ranks;
   for (const auto& [rank, unused] : waiting) {
@@ -156,12 +148,8 @@ std::vector<int> RollCall::silent() {
   return ranks;
 }
 
-std::string RollCall::said() {
-  const std::lock_guard lock(mutex_);
-  return !problem_.empty() ? problem_ : gone_ ? std::string(kStoreIsGone) : std::string();
-}
-
 std::string RollCall::missing() {
+  constexpr size_t kMost = 4;
   if (std::string text = said(); !text.empty()) {
     return text;
   }
@@ -171,39 +159,41 @@ std::string RollCall::missing() {
       return text;
     }
     std::string text;
-    for (const int rank : ranks) {
-      text += cat(text.empty() ? "" : ", ", name_of(rank), " is silent");
-      if (text.size() > 400) {
-        return cat(text, " and others of ", ranks.size());
-      }
+    for (size_t i = 0; i < std::min(ranks.size(), kMost); ++i) {
+      const int rank = ranks[i];
+      text += cat(i == 0 ? "" : ", ",
+                  line_.ask([rank](Store& store) { return name_of(store, rank); }), " is silent");
     }
-    return text;
-  } catch (const std::exception&) {
-    return kStoreIsGone;
+    if (!ranks.empty()) {
+      silent_ = static_cast<int>(ranks.size());
+      line_.ask([heard = heard_](Store& store) { count_as_knowing(store, *heard); });
+    }
+    return ranks.size() > kMost ? cat(text, " and ", ranks.size() - kMost, " more") : text;
+  } catch (const Error& error) {
+    return error.what();
   }
 }
 
 void RollCall::meet(const std::string& what, milliseconds timeout) {
-  const std::string all_here = cat(key("meet", meetings_), "/all");
+  const std::string meeting = key("meet", meetings_++);
+  const std::string all_here = meeting + "/all";
   std::string gone;
   try {
-    if (store_->add(key("meet", meetings_), 1) == size_) {
-      store_->set(all_here, "");
-    }
-    ++meetings_;
+    line_.ask([meeting, all_here, size = size_](Store& store) {
+      if (store.add(meeting, 1) == size) {
+        store.set(all_here, "");
+      }
+    });
     milliseconds pause = kShortNap;
-    for (auto patience = Clock::now() + timeout; !store_->check({all_here}); nap(pause)) {
+    for (auto patience = Clock::now() + timeout; gone.empty() && !check(all_here); nap(pause)) {
       gone = said();
       if (gone.empty() && Clock::now() >= patience) {
         patience = Clock::now() + timeout;
         gone = missing();
       }
-      if (!gone.empty()) {
-        break;
-      }
     }
-  } catch (const std::exception&) {
-    gone = kStoreIsGone;
+  } catch (const Error& error) {
+    gone = error.what();
   }
   if (!gone.empty()) {
     throw Error(ErrorCode::kIo, cat("rank ", rank_, " of ", size_, " waited for the others after ",
@@ -212,19 +202,22 @@ void RollCall::meet(const std::string& what, milliseconds timeout) {
 }
 
 void RollCall::leave(const std::string& problem) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (gone_ || !problem_.empty()) {
-      return;  // the others know that something is wrong
-    }
+  if (said().empty() && silent_ == 0) {  // else the others notice what this process has noticed
+    line_.ask([rank = rank_, problem](Store& store) {
+      store.set(key(kLeft, rank), problem);
+      store.set(kLeft, "");
+    });
   }
-  store_->set(key(kLeft, rank_), problem);
-  store_->set(kLeft, "");
-  if (rank_ == 0) {  // the store goes with this process
-    milliseconds pause = kShortNap;
-    for (const auto end = Clock::now() + kFarewell;
-         Clock::now() < end && store_->add(kHeard, 0) < size_; nap(pause)) {
-    }
+  if (rank_ != 0 || line_.is_gone()) {
+    return;
+  }
+  // The store goes with this process, so it stays until all who live know.
+  const int64_t alive = size_ - std::max(1, silent_);
+  const auto end = Clock::now() + kFarewell;
+  milliseconds pause = kShortNap;
+  while (Clock::now() < end &&
+         line_.ask([](Store& store) { return store.add(kHeard, 0); }) < alive) {
+    nap(pause);
   }
 }
 

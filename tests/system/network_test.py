@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -90,6 +91,7 @@ if __name__ == "__main__":
         remove_machines()
         print(f"skipped: {problem}")
         sys.exit(77)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ctest's timeout: clean up first
     try:
         main()
     finally:

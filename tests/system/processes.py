@@ -100,3 +100,16 @@ class Processes(SystemTest):
                 return
             time.sleep(0.02)
         self.fail(f"ended early: {process.communicate()}")
+
+    def killed(self, rank, size=2):
+        out = f"killed{rank}"
+        processes = self.start(self.recipe(**ENDLESS, checkpoint_every=5), out, size=size)
+        self.wait_for_steps(processes[0], out)
+        began = time.monotonic()
+        processes[rank].kill()
+        answers = self.finish(processes, timeout=60)
+        del answers[rank]
+        for code, _, err in answers:
+            self.assertEqual(code, 1, err)
+        self.assertLess(time.monotonic() - began, 60)
+        return [err for _, _, err in answers]
