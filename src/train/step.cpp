@@ -40,6 +40,7 @@ Step::Result Step::run(int64_t step, Loader& loader) {
   }
   result.learning_rate = recipe.optimiser.learning_rate * schedule_factor(recipe.schedule, step);
   parts_.optimiser.step(result.learning_rate);
+  parts_.compute.refresh();
   parts_.average.update(step + 1);
   clear_gradients(parts_.model.parameters());
   return result;
@@ -73,16 +74,17 @@ std::vector<Shares> Step::shares_of(const std::vector<Batch>& batches) const {
 double Step::backward(int64_t step, int64_t index, const Batch& batch, const Shares& shares) {
   // Dropout and mask tokens draw from LibTorch's generator: like all else here, by (seed, index).
   Random random{parts_.recipe.seed, kDropout, static_cast<uint64_t>(index)};
-  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+  const at::Device device = parts_.model.options().device;
+  at::Generator generator = at::globalContext().defaultGenerator(device);
   generator.set_current_seed(random.next() >> 1);
-  parts_.model.set_training(true);
-  const at::Tensor loss =
-      parts_.task.loss(parts_.model.forward(batch.inputs, batch.request), batch, shares);
+  const Batch moved = on_device(batch, device);
+  const at::Tensor loss = parts_.task.loss(parts_.compute.forward(moved), moved, shares);
   const auto value = loss.item<double>();
   if (!std::isfinite(value)) {
     refuse(step, cat("the loss (batch ", index, ")"), value);
   }
   loss.backward();
+  parts_.compute.collect_gradients();
   return value;
 }
 

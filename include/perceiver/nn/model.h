@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -79,6 +80,10 @@ class Model {
   void set_training(bool on) { training_ = on; }
   bool training() const { return training_; }
 
+  /// Where forward() brings its results, once made; by default they stay on the model's device.
+  void set_result_device(std::optional<at::Device> device) { result_device_ = device; }
+  const ModelOptions& options() const { return options_; }
+
   /// Modality data -> token array, weights of the stems included.
   /// @throws Error(kShape) naming the modality, the expected and the given shape
   TokenArray preprocess(const TensorInputs& inputs);
@@ -108,6 +113,7 @@ class Model {
   Parameters parameters_;
   std::shared_ptr<GridTablesCache> grids_;
   std::vector<UsedPlan> encode_plans_, decode_plans_;
+  std::optional<at::Device> result_device_;
   bool training_ = false;
 };
 

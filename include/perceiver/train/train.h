@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "perceiver/base/json.h"
 #include "perceiver/base/progress.h"
 #include "perceiver/train/recipe.h"
 
@@ -25,11 +26,16 @@ struct StepRecord {
   double learning_rate = 0;
   double gradient_norm = 0;        ///< before clipping
   double examples_per_second = 0;  ///< since the run (or its resumption) began, evaluation excluded
-  double seconds = 0;              ///< since then, everything included
+  double step_seconds = 0;         ///< of this step alone
+  double seconds = 0;              ///< since the beginning, everything included
   int64_t skipped = 0;             ///< unreadable samples left out so far
-  double waiting_share = 0;        ///< of the time since then: waiting for data
+  double waiting_share = 0;        ///< of the training time since then: waiting for data
   Metrics metrics;                 ///< filled on steps that evaluated
+  bool finished = false;           ///< the measurement of the finished model, as saved
 };
+
+/// As log.jsonl has it.
+Json to_json(const StepRecord& record);
 
 struct TrainOptions {
   std::filesystem::path
@@ -38,18 +44,25 @@ struct TrainOptions {
   bool restart = false;  ///< replace a run that `out` holds; without it that is an error
   int num_threads = 0;   ///< 0 = LibTorch's choice
   int num_loaders = 1;   ///< background threads that make batches; 0 = none
+  std::string device = "cpu";  ///< cpu, cuda or cuda:N
   std::function<void(const StepRecord&)> on_step;
-  ProgressFn progress;                      ///< reading data, evaluating
+  ProgressFn progress;  ///< reading data, evaluating
+  /// What goes on differently than asked: a damaged checkpoint passed over, a precision not had.
+  std::function<void(const std::string&)> on_note;
   const std::atomic<bool>* stop = nullptr;  ///< set from a signal handler: save and leave
 };
 
 struct TrainResult {
   int64_t steps = 0;     ///< finished
-  bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, the model is not
+  bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, resume does the rest
   double loss = 0;       ///< moving average at the end
   double seconds = 0;
-  int64_t skipped = 0;  ///< unreadable samples left out
-  Metrics metrics;      ///< of the model as saved, on the whole test part
+  double median_step_seconds = 0;  ///< of the steps since the run (or its resumption) began
+  double examples_per_second = 0;  ///< since then, evaluation excluded
+  double waiting_share = 0;        ///< of the training time since then: waiting for data
+  int64_t peak_rss_bytes = 0;      ///< of this process so far
+  int64_t skipped = 0;             ///< unreadable samples left out
+  Metrics metrics;                 ///< of the model as saved, on the whole test part
 };
 
 /// Trains `recipe` and writes:
@@ -58,18 +71,22 @@ struct TrainResult {
 ///   out/training/checkpoint-<steps>.safetensors  weights, optimiser state, step: enough to go on
 ///                                             exactly; the newest Recipe::keep_checkpoints
 ///   out/training/recipe.json                  the recipe as run
-///   out/training/log.jsonl                    one line per logged step
+///   out/training/log.jsonl                    one line per logged step, as it is made
 ///   out/training/events.out.tfevents.*        the same for TensorBoard
 /// Batches, masks and augmentation are functions of (seed, step) alone, so a resumed run equals an
-/// uninterrupted one bit for bit on the same machine and thread count.
-/// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model;
-///         Error(kFormat) for a checkpoint of another recipe;
-///         Error(kArgument) naming the step when the loss is not finite (the checkpoint stays)
+/// uninterrupted one bit for bit on the same machine and thread count. The process may die at any
+/// moment: files of the run get their names when they are whole and on the disk. Resuming takes the
+/// newest checkpoint that loads, renames newer ones to *.damaged and says so by on_note.
+/// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model,
+///         or a checkpoint of another recipe; Error(kFormat) when no checkpoint loads; Error(kIo)
+///         when a file cannot be written or another process trains in `out`;
+///         Error(kArgument) naming the step when the loss is not finite (the checkpoints stay)
 TrainResult train(const Recipe& recipe, const TrainOptions& options);
 
 struct EvalOptions {
   int64_t limit = 0;  ///< test examples; 0 = all
   int num_threads = 0;
+  std::string device = "cpu";  ///< cpu, cuda or cuda:N
   ProgressFn progress;
 };
 
