@@ -67,11 +67,9 @@ void add_point(RunCurves& run, const std::string& quantity, double step, const J
 
 void add_line(RunCurves& run, const Json& line) {
   const auto step = line["step"].get<double>();
-  if (!line.contains("finished")) {  // whose loss is that of the step before
-    for (const char* quantity : kLogged) {
-      if (line.contains(quantity)) {
-        add_point(run, quantity, step, line[quantity]);
-      }
+  for (const char* quantity : kLogged) {
+    if (line.contains(quantity)) {
+      add_point(run, quantity, step, line[quantity]);
     }
   }
   if (line.contains("metrics") && line["metrics"].is_object()) {

@@ -45,22 +45,21 @@ ScalarEvent to_event(const Json& line) {
 }  // namespace
 
 Json to_json(const StepRecord& record) {
-  Json line = {{"step", record.step},
-               {"loss", record.loss},
-               {"mean_loss", record.mean_loss},
-               {"learning_rate", record.learning_rate},
-               {"gradient_norm", record.gradient_norm},
-               {"examples_per_second", record.examples_per_second},
-               {"step_seconds", record.step_seconds},
-               {"waiting_share", record.waiting_share},
-               {"skipped_samples", record.skipped},
-               {"seconds", record.seconds},
-               {"time", now()}};
-  for (const auto& [name, value] : record.metrics) {
-    line["metrics"][name] = value;
-  }
+  Json line = {{"step", record.step}, {"seconds", record.seconds}, {"time", now()}};
   if (record.finished) {
     line["finished"] = true;
+  } else {
+    line.update({{"loss", record.loss},
+                 {"mean_loss", record.mean_loss},
+                 {"learning_rate", record.learning_rate},
+                 {"gradient_norm", record.gradient_norm},
+                 {"examples_per_second", record.examples_per_second},
+                 {"step_seconds", record.step_seconds},
+                 {"waiting_share", record.waiting_share},
+                 {"skipped_samples", record.skipped}});
+  }
+  for (const auto& [name, value] : record.metrics) {
+    line["metrics"][name] = value;
   }
   return line;
 }

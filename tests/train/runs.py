@@ -110,18 +110,18 @@ class RunsTest(unittest.TestCase):
         code, _, err = finish(start(recipe, out, *resume_flags(out), loaders=loaders))
         self.assertEqual(code, 0, err)
 
-    def kill_at_random(self, kills, seed):
+    def kill_at_random(self, kills, seed, patterns=PATTERNS):
         """Kills runs of all patterns at `kills` random moments; each ends as if nobody had. Returns how
         many died while a file was being written."""
         draw = random.Random(seed)
         done = inside = 0
-        for number, (keys, loaders) in enumerate(PATTERNS):
+        for number, (keys, loaders) in enumerate(patterns):
             folder = self.folder / str(number)
             folder.mkdir()
             recipe = write_recipe(folder, **keys)
             wanted = self.straight(recipe, folder / "straight", loaders)
             out = folder / "broken"
-            while done < kills * (number + 1) // len(PATTERNS):
+            while done < kills * (number + 1) // len(patterns):
                 process = start(recipe, out, *resume_flags(out), loaders=loaders)
                 if draw.random() < 0.9:  # else also while it starts
                     process.stdout.readline()
@@ -140,6 +140,19 @@ class RunsTest(unittest.TestCase):
             self.complete(recipe, out, loaders)
             self.expect_same(out, wanted)
         return inside
+
+
+class FinishedRun(RunsTest):
+    """A run that is over: its folder `out`, its stdout `lines`, its `log` parsed."""
+
+    def setUp(self):
+        super().setUp()
+        recipe = write_recipe(self.folder, evaluate_every=10)
+        self.out = self.folder / "out"
+        code, self.lines, err = finish(start(recipe, self.out))
+        self.assertEqual(code, 0, err)
+        self.log = [json.loads(line)
+                    for line in (self.out / "training/log.jsonl").read_text().splitlines()]
 
 
 def main():

@@ -31,7 +31,7 @@ struct StepRecord {
   int64_t skipped = 0;             ///< unreadable samples left out so far
   double waiting_share = 0;        ///< of the training time since then: waiting for data
   Metrics metrics;                 ///< filled on steps that evaluated
-  bool finished = false;           ///< the measurement of the finished model, as saved
+  bool finished = false;           ///< no step: the measurement of the finished model, as saved
 };
 
 /// As log.jsonl has it.
