@@ -9,7 +9,7 @@
 set -eu
 
 TORCH="torch==2.13.0"
-ORACLES="transformers==5.23.0 numpy safetensors pillow"
+ORACLES="transformers==5.23.0 numpy safetensors pillow tensorboard"
 PEERS="openvino==2026.4.1 matplotlib"
 PROGRAM="g++ cmake ninja-build pkg-config nlohmann-json3-dev libcli11-dev libdnnl-dev
   libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libswresample-dev"
@@ -132,7 +132,7 @@ install_oracles() {
   python="$(venv_python)"
   # shellcheck disable=SC2086
   pip_install "$python" $ORACLES ||
-    fail "WARNING: without these, the tests that compare with transformers will be skipped"
+    fail "WARNING: without these, the tests that compare with transformers and TensorBoard will be skipped"
 }
 
 # What the benchmarks compare with and draw by; without it they leave those columns and plots out.

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <map>
 #include <mutex>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <system_error>
@@ -69,13 +70,8 @@ void sync_file(const fs::path& file, const fs::path& final_path) {
   }
 }
 
-// Best effort: the file is already in place, and some file systems cannot sync a folder.
-void sync_folder_of(const fs::path& path) {
-  const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  const Descriptor descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (descriptor.valid()) {
-    ::fsync(descriptor.get());
-  }
+fs::path folder_of(const fs::path& path) {
+  return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
 
 // Devices and pipes (/dev/stdout, /dev/null) cannot be renamed over and are written in place.
@@ -247,7 +243,7 @@ void PendingFile::commit() {
     if (::rename(temporary_.c_str(), target_.c_str()) != 0) {
       throw_io(given_, errno, kCannotWrite);
     }
-    sync_folder_of(target_);
+    sync_folder(folder_of(target_));
   }
   committed_ = true;
 }
@@ -282,6 +278,52 @@ void write_file_atomically(
 
 void write_file_atomically(const fs::path& path, std::string_view contents) {
   write_file_atomically(path, [&](const auto& sink) { sink(contents); });
+}
+
+AppendedFile::AppendedFile(fs::path path, std::string_view contents) : path_(std::move(path)) {
+  write_file_atomically(path_, contents);
+  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (descriptor_ < 0) {
+    throw_io(path_, errno, kCannotWrite);
+  }
+}
+
+AppendedFile::~AppendedFile() {
+  ::close(descriptor_);
+}
+
+void AppendedFile::add(std::string_view bytes) {
+  write_all(descriptor_, bytes, path_);
+}
+
+void AppendedFile::sync() {
+  if (::fsync(descriptor_) != 0) {
+    throw_io(path_, errno, kCannotWrite);
+  }
+}
+
+FileLock::FileLock(const fs::path& path)
+    : descriptor_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+  if (descriptor_ < 0) {
+    throw_io(path, errno, kCannotWrite);
+  }
+  // Some network file systems know no locks; there nobody is kept out.
+  if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    ::close(descriptor_);
+    throw Error(ErrorCode::kIo, cat(named(path), ": another process is at work here"));
+  }
+}
+
+FileLock::~FileLock() {
+  ::close(descriptor_);
+}
+
+// Best effort: the entry is already there, and some file systems cannot sync a folder.
+void sync_folder(const fs::path& folder) {
+  const Descriptor descriptor(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (descriptor.valid()) {
+    ::fsync(descriptor.get());
+  }
 }
 
 }  // namespace perceiver

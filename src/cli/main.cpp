@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
     perceiver::cli::add_verify(program);
     perceiver::cli::add_train(program);
     perceiver::cli::add_eval(program);
+    perceiver::cli::add_plot(program);
     return program.parse_and_run(argc, argv);
   } catch (const UsageError& error) {
     return report(error.what(), kWrongUsage);

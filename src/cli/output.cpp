@@ -48,6 +48,10 @@ void print_json(const Json& value) {
   std::cout << value.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
 }
 
+void print_json_line(const Json& value) {
+  std::cout << value.dump(-1, ' ', false, Json::error_handler_t::replace) << std::endl;
+}
+
 void note(const std::string& line) {
   if (!output_mode().quiet) {
     std::cerr << line << '\n';
@@ -96,7 +100,7 @@ std::string Table::text(const std::string& indent) const {
 
 ProgressBar::ProgressBar()
     : enabled_(!output_mode().quiet && ::isatty(STDERR_FILENO) == 1),
-      start_(std::chrono::steady_clock::now()),
+      start_(Clock::now()),
       last_(start_) {}
 
 ProgressBar::~ProgressBar() {
@@ -111,8 +115,30 @@ void ProgressBar::clear() {
   }
 }
 
+void ProgressBar::note(const std::string& line) {
+  clear();
+  cli::note(line);
+}
+
+std::string ProgressBar::time_left(const Progress& progress, Clock::time_point now) {
+  const auto [found, is_new] = begins_.try_emplace(progress.what, Begin{now, progress.done, 0});
+  Begin& begin = found->second;
+  if (progress.done < begin.last) {  // the same kind of work once more
+    begin = {now, progress.done, 0};
+  }
+  begin.last = progress.done;
+  const int64_t done = progress.done - begin.done;
+  if (done <= 0 || progress.done >= progress.total) {
+    return "";
+  }
+  const double spent = std::chrono::duration<double>(now - begin.time).count();
+  return duration(spent * static_cast<double>(progress.total - progress.done) /
+                  static_cast<double>(done));
+}
+
 void ProgressBar::show(const Progress& progress) {
-  const auto now = std::chrono::steady_clock::now();
+  const auto now = Clock::now();
+  const std::string left = enabled_ ? time_left(progress, now) : "";
   if (!enabled_ || now - start_ < kFirstDraw || (drawn_ && now - last_ < kRedraw)) {
     return;
   }
@@ -126,10 +152,7 @@ void ProgressBar::show(const Progress& progress) {
     line += " [" + std::string(static_cast<size_t>(filled), '#') +
             std::string(static_cast<size_t>(kWidth - filled), '.') + "] " +
             cat(progress.done, "/", progress.total);
-    const double spent = std::chrono::duration<double>(now - start_).count();
-    if (share > 0 && share < 1) {
-      line += cat("  ", fixed(spent * (1 - share) / share, 0), " s left");
-    }
+    line += left.empty() ? "" : cat("  ", left, " left");
   } else {
     line += cat(" ", progress.done);
   }
@@ -139,6 +162,14 @@ void ProgressBar::show(const Progress& progress) {
   std::fprintf(stderr, "\r%s\033[K", line.c_str());
   std::fflush(stderr);
   drawn_ = true;
+}
+
+std::string duration(double seconds) {
+  const auto whole = static_cast<int64_t>(std::llround(std::clamp(seconds, 0.0, 1e12)));
+  if (whole >= 3600) {
+    return cat(whole / 3600, " h ", whole % 3600 / 60, " min");
+  }
+  return whole >= 60 ? cat(whole / 60, " min ", whole % 60, " s") : cat(whole, " s");
 }
 
 std::string grouped(int64_t value) {

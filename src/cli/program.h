@@ -76,5 +76,6 @@ void add_init(Program& program);
 void add_verify(Program& program);
 void add_train(Program& program);
 void add_eval(Program& program);
+void add_plot(Program& program);
 
 }  // namespace perceiver::cli

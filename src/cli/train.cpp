@@ -20,15 +20,18 @@ constexpr int kStoppedBySignal = 3;
 constexpr const char* kTrainDetails =
     "A recipe is one JSON file: model, data, loss, optimiser, schedule (recipes/ has examples,\n"
     "docs/training.md the keys). The output folder becomes a model folder.\n"
-    "Interrupted by SIGINT or SIGTERM it saves a checkpoint and leaves with code 3; --resume goes "
-    "on.\n"
+    "SIGINT or SIGTERM: saves a checkpoint and leaves with code 3 (a second one kills); --resume\n"
+    "goes on, also after a crash.\n"
+    "With --json stdout has one line per step, as in log.jsonl, and the result as its last.\n"
     "Started by torchrun, mpirun or Slurm, all processes train one model; rank 0 writes.";
 constexpr const char* kEvalDetails =
     "Measures a model on the test part of the recipe's data: accuracy, or bits per masked byte.";
 
 std::atomic<bool> stop_requested{false};
-extern "C" void request_stop(int) {
+// Once: who sends a second one does not want to wait, and loses no more than a step.
+extern "C" void request_stop(int signal) {
   stop_requested = true;
+  std::signal(signal, SIG_DFL);
 }
 
 struct RecipeFlags {
@@ -36,6 +39,7 @@ struct RecipeFlags {
   std::string data;
   std::vector<std::string> set;
   int threads = 0;
+  std::string device = "cpu";
 };
 
 struct TrainFlags {
@@ -93,38 +97,46 @@ void show_start(const train::StartReport& start) {
   }
 }
 
-void show_steps(ProgressBar& bar, train::TrainOptions& options) {
-  options.progress = bar.callback();
-  options.on_step = [&bar](const train::StepRecord& record) {
-    const std::string line = cat("loss ", fixed(record.mean_loss, 4), "  ",
-                                 fixed(record.examples_per_second, 0), " examples/s");
-    bar.show({"step", record.step, record.steps, line});
-    if (!record.metrics.empty()) {
-      note(cat("step ", record.step, "/", record.steps, "  ", line, "  ",
-               metrics_text(record.metrics)));
-    }
-  };
+void show_step(const train::StepRecord& record, ProgressBar& bar) {
+  const std::string line = cat("loss ", fixed(record.mean_loss, 4), "  ",
+                               fixed(record.examples_per_second, 0), " examples/s");
+  bar.show({"step", record.step, record.steps, line});
+  if (!record.metrics.empty()) {
+    bar.note(cat("step ", record.step, "/", record.steps, "  ", line, "  ",
+                 metrics_text(record.metrics)));
+  }
+  if (output_mode().json) {
+    print_json_line(train::to_json(record));
+  }
 }
 
-void print_result(const train::TrainOptions& options, const train::TrainResult& result) {
+void print_result(const std::string& out, const train::TrainResult& result) {
   if (output_mode().json) {
-    print_json({{"out", options.out.string()},
-                {"steps", result.steps},
-                {"stopped", result.stopped},
-                {"loss", result.loss},
-                {"seconds", result.seconds},
-                {"skipped_samples", result.skipped},
-                {"metrics", metrics_json(result.metrics)}});
-  } else {
-    if (result.skipped > 0) {
-      note(cat(result.skipped, " unreadable sample(s) were left out"));
-    }
-    std::cout << options.out.string() << ": "
-              << (result.stopped ? cat("stopped after ", result.steps, " steps; --resume goes on")
-                                 : cat(result.steps, " steps in ", fixed(result.seconds, 0), " s, ",
-                                       metrics_text(result.metrics)))
-              << "\n";
+    print_json_line({{"out", out},
+                     {"steps", result.steps},
+                     {"stopped", result.stopped},
+                     {"loss", result.loss},
+                     {"seconds", result.seconds},
+                     {"median_step_seconds", result.median_step_seconds},
+                     {"examples_per_second", result.examples_per_second},
+                     {"waiting_share", result.waiting_share},
+                     {"peak_rss_bytes", result.peak_rss_bytes},
+                     {"skipped_samples", result.skipped},
+                     {"metrics", metrics_json(result.metrics)}});
+    return;
   }
+  if (result.skipped > 0) {
+    note(cat(result.skipped, " unreadable sample(s) were left out"));
+  }
+  note(cat("median step ", fixed(1000 * result.median_step_seconds, 1), " ms, ",
+           fixed(result.examples_per_second, 0), " examples/s, ", percent(result.waiting_share),
+           " of the time waiting for data, peak memory ",
+           byte_size(static_cast<double>(result.peak_rss_bytes))));
+  std::cout << out << ": "
+            << (result.stopped ? cat("stopped after ", result.steps, " steps; --resume goes on")
+                               : cat(result.steps, " steps in ", duration(result.seconds), ", ",
+                                     metrics_text(result.metrics)))
+            << "\n";
 }
 
 int run_train(const TrainFlags& flags) {
@@ -148,9 +160,12 @@ int run_train(const TrainFlags& flags) {
   options.num_loaders = flags.loaders;
   options.num_threads = flags.recipe.threads;
   options.stop = &stop_requested;
+  options.device = flags.recipe.device;
   ProgressBar bar;
   if (leads) {
-    show_steps(bar, options);
+    options.progress = bar.callback();
+    options.on_note = [&bar](const std::string& line) { bar.note(line); };
+    options.on_step = [&bar](const train::StepRecord& record) { show_step(record, bar); };
     options.on_start = show_start;
   }
   if (leads && group->size() > 1) {
@@ -159,8 +174,9 @@ int run_train(const TrainFlags& flags) {
   std::signal(SIGINT, request_stop);
   std::signal(SIGTERM, request_stop);
   const train::TrainResult result = train::train(recipe, options);
+  bar.finish();
   if (leads) {
-    print_result(options, result);
+    print_result(options.out.string(), result);
   }
   return result.stopped ? kStoppedBySignal : 0;
 }
@@ -170,6 +186,7 @@ int run_eval(const EvalFlags& flags) {
   train::EvalOptions options;
   options.limit = flags.limit;
   options.num_threads = flags.recipe.threads;
+  options.device = flags.recipe.device;
   ProgressBar bar;
   options.progress = bar.callback();
   const train::EvalResult result = train::evaluate(recipe, flags.model, options);
@@ -193,6 +210,9 @@ void add_recipe_options(Verb* verb, RecipeFlags& flags) {
   verb->add_option("--threads", flags.threads, "CPU threads; 0 = all cores")
       ->type_name("N")
       ->check(Range(0, 4096));
+  verb->add_option("--device", flags.device, "cpu, cuda or cuda:N")
+      ->type_name("NAME")
+      ->capture_default_str();
 }
 
 }  // namespace

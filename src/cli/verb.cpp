@@ -22,7 +22,7 @@ constexpr const char* kSummary =
     "Perceiver IO: one architecture reads text, pictures, sound, video and flow, and answers.";
 constexpr const char* kFooter =
     "Results go to standard output, everything else to standard error.\n"
-    "Exit codes: 0 success, 1 the work failed, 2 wrong usage.\n"
+    "Exit codes: 0 success, 1 the work failed, 2 wrong usage, 3 training stopped by a signal.\n"
     "'perceiver VERB --help' shows what a verb takes.";
 
 std::vector<std::string> verb_names(const CLI::App& app) {

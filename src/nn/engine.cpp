@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
+#include "perceiver/nn/device.h"
 #include "perceiver/nn/model.h"
 #include "perceiver/nn/tensor.h"
 
@@ -118,20 +118,6 @@ class NnEngine : public Engine {
   Model model_;
   bool keep_tokens_;
 };
-
-at::Device parse_device(const std::string& name) {
-  try {
-    at::Device device(name);
-    if (device.is_cuda() && !at::hasCUDA()) {
-      throw Error(ErrorCode::kArgument, cat("device ", printable(name),
-                                            " was asked for, but no CUDA GPU can be used here"));
-    }
-    return device;
-  } catch (const c10::Error&) {
-    throw Error(ErrorCode::kArgument,
-                cat("unknown device ", printable(name), ": cpu, cuda or cuda:N"));
-  }
-}
 
 }  // namespace
 

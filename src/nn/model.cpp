@@ -123,7 +123,13 @@ TensorMap Model::forward(const TensorInputs& inputs, const TensorRequest& reques
                          TensorTrace* trace) {
   const TokenArray tokens = preprocess(inputs);
   const at::Tensor latents = encode(tokens, trace);
-  return decode(latents, tokens, request, trace);
+  TensorMap outputs = decode(latents, tokens, request, trace);
+  if (result_device_) {
+    for (auto& [name, output] : outputs) {
+      output = output.to(*result_device_);
+    }
+  }
+  return outputs;
 }
 
 }  // namespace perceiver::nn

@@ -202,6 +202,7 @@ void save_bundle(const Bundle& bundle, const fs::path& folder, Layout layout) {
     if (failure) {
       refuse(folder, failure.message());
     }
+    sync_folder(parent_of(folder));
   } catch (const Error& error) {
     std::error_code ignored;
     fs::remove_all(pending, ignored);

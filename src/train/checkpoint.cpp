@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <limits>
-#include <map>
 #include <utility>
 
 #include <nlohmann/json.hpp>
@@ -12,8 +10,8 @@
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "perceiver/io/safetensors.h"
 #include "perceiver/nn/tensor.h"
+#include "train/crc32c.h"
 
 namespace perceiver::train {
 namespace {
@@ -22,6 +20,7 @@ constexpr const char* kModel = "model.";
 constexpr const char* kOptimiser = "optimiser.";
 constexpr const char* kCheckpointBegin = "checkpoint-";
 constexpr const char* kCheckpointEnd = ".safetensors";
+constexpr const char* kChecksum = "crc32c";
 constexpr size_t kStepDigits = 9;
 
 const std::string& metadata(const io::Metadata& data, const std::string& key,
@@ -50,24 +49,55 @@ std::string exact(double value) {
   return std::string(text, result.ptr);
 }
 
-// Complete checkpoints by their steps.
-std::map<int64_t, std::filesystem::path> checkpoints(const std::filesystem::path& folder) {
-  std::map<int64_t, std::filesystem::path> found;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
-    std::string name = entry.path().filename().string();
-    if (!name.starts_with(kCheckpointBegin) || !name.ends_with(kCheckpointEnd)) {
-      continue;
-    }
-    name = name.substr(std::string_view(kCheckpointBegin).size());
-    name.resize(name.size() - std::string_view(kCheckpointEnd).size());
-    int64_t step = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-    if (error == std::errc() && end == name.data() + name.size() && step >= 0) {
-      found.emplace(step, entry.path());
+// The steps in a checkpoint's name, or -1.
+int64_t steps_of(std::string_view name) {
+  if (!name.starts_with(kCheckpointBegin) || !name.ends_with(kCheckpointEnd)) {
+    return -1;
+  }
+  name.remove_prefix(std::string_view(kCheckpointBegin).size());
+  name.remove_suffix(std::string_view(kCheckpointEnd).size());
+  int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  return error == std::errc() && end == name.data() + name.size() ? step : -1;
+}
+
+std::vector<std::pair<std::string, double*>> unmeasured_values(StepRecord& record) {
+  return {{"unmeasured.loss", &record.loss},
+          {"unmeasured.learning_rate", &record.learning_rate},
+          {"unmeasured.gradient_norm", &record.gradient_norm}};
+}
+
+RunState read_state(const io::Metadata& data, const std::string& where) {
+  RunState state;
+  state.recipe = metadata(data, "recipe", where);
+  state.step = parse<int64_t>(metadata(data, "step", where), "step", where);
+  if (state.step < 0) {
+    throw Error(ErrorCode::kFormat, cat(where, ": step is ", state.step));
+  }
+  state.batches = parse<int64_t>(metadata(data, "batches", where), "batches", where);
+  if (state.batches < 0) {
+    throw Error(ErrorCode::kFormat, cat(where, ": batches is ", state.batches));
+  }
+  state.mean_loss = parse<double>(metadata(data, "mean_loss", where), "mean_loss", where);
+  if (data.count("best") != 0) {
+    state.best = parse<double>(data.at("best"), "best", where);
+  }
+  if (data.count("unmeasured.loss") != 0) {
+    StepRecord& record = state.unmeasured.emplace();
+    for (const auto& [key, value] : unmeasured_values(record)) {
+      *value = parse<double>(metadata(data, key, where), key, where);
     }
   }
-  return found;
+  return state;
+}
+
+void require_whole(const ArrayMap& arrays, const io::Metadata& data, const std::string& where) {
+  const std::string& written = metadata(data, kChecksum, where);
+  const std::string found = checksum(arrays, data);
+  if (written != found) {
+    throw Error(ErrorCode::kFormat, cat(where, ": damaged: its checksum is ",
+                                        printable(written, 20), ", its contents have ", found));
+  }
 }
 
 }  // namespace
@@ -76,7 +106,7 @@ std::string recipe_fingerprint(const Recipe& recipe) {
   Json kept = recipe.source;
   for (const char* key : {"name", "description", "steps", "evaluate_every", "evaluate_limit",
                           "checkpoint_every", "skip_bad", "keep_checkpoints", "keep_best",
-                          "best_is_lowest", "save_dtype", "input_parallel"}) {
+                          "best_is_lowest", "save_dtype", "recompute", "input_parallel"}) {
     kept.erase(key);
   }
   kept["schedule"]["steps"] = recipe.schedule.steps;
@@ -99,6 +129,13 @@ void save_checkpoint(const std::filesystem::path& path, const Trained& trained,
   if (state.best) {
     data.emplace("best", exact(*state.best));
   }
+  if (state.unmeasured) {
+    StepRecord record = *state.unmeasured;
+    for (const auto& [key, value] : unmeasured_values(record)) {
+      data.emplace(key, exact(*value));
+    }
+  }
+  data.emplace(kChecksum, checksum(arrays, data));
   io::write_safetensors(path, arrays, data);
 }
 
@@ -107,24 +144,12 @@ RunState load_checkpoint(const std::filesystem::path& path, const std::string& f
   const std::string where = printable(path.string());
   io::Metadata data;
   const ArrayMap arrays = io::read_safetensors(path, &data);
-  RunState state;
-  state.recipe = metadata(data, "recipe", where);
+  require_whole(arrays, data, where);
+  RunState state = read_state(data, where);
   if (state.recipe != fingerprint) {
-    throw Error(ErrorCode::kFormat, cat(where,
-                                        " was written by another recipe; resume needs the one "
-                                        "in recipe.json beside it"));
-  }
-  state.step = parse<int64_t>(metadata(data, "step", where), "step", where);
-  if (state.step < 0) {
-    throw Error(ErrorCode::kFormat, cat(where, ": step is ", state.step));
-  }
-  state.batches = parse<int64_t>(metadata(data, "batches", where), "batches", where);
-  if (state.batches < 0) {
-    throw Error(ErrorCode::kFormat, cat(where, ": batches is ", state.batches));
-  }
-  state.mean_loss = parse<double>(metadata(data, "mean_loss", where), "mean_loss", where);
-  if (data.count("best") != 0) {
-    state.best = parse<double>(data.at("best"), "best", where);
+    throw Error(ErrorCode::kArgument, cat(where,
+                                          " was written by another recipe; resume needs the one "
+                                          "in recipe.json beside it"));
   }
   const c10::AutoGradMode no_gradients(false);
   for (auto& entry : trained.parameters.entries()) {
@@ -153,22 +178,65 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& folder, int64
   return folder / cat(kCheckpointBegin, digits, kCheckpointEnd);
 }
 
+std::vector<std::filesystem::path> checkpoints(const std::filesystem::path& folder) {
+  std::vector<std::pair<int64_t, std::filesystem::path>> found;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const int64_t step = steps_of(entry.path().filename().string());
+    if (step >= 0) {
+      found.emplace_back(step, entry.path());
+    }
+  }
+  std::sort(found.rbegin(), found.rend());
+  std::vector<std::filesystem::path> paths;
+  for (auto& [step, path] : found) {
+    paths.push_back(std::move(path));
+  }
+  return paths;
+}
+
 std::filesystem::path newest_checkpoint(const std::filesystem::path& folder) {
   const auto found = checkpoints(folder);
-  return found.empty() ? std::filesystem::path() : found.rbegin()->second;
+  return found.empty() ? std::filesystem::path() : found.front();
+}
+
+std::filesystem::path set_aside(const std::filesystem::path& checkpoint) {
+  std::filesystem::path aside = checkpoint;
+  aside += ".damaged";
+  std::error_code ignored;
+  std::filesystem::rename(checkpoint, aside, ignored);
+  return aside;
+}
+
+std::string checksum(const ArrayMap& arrays, const io::Metadata& metadata) {
+  uint32_t sum = 0;
+  for (const auto& [key, value] : metadata) {
+    if (key != kChecksum) {
+      sum = crc32c(cat(key, "=", value, "\n"), sum);
+    }
+  }
+  for (const auto& [name, array] : arrays) {
+    sum = crc32c(cat(name, " ", dtype_name(array.dtype()), shape_string(array.shape())), sum);
+    sum = crc32c(
+        {reinterpret_cast<const char*>(array.bytes()), static_cast<size_t>(array.nbytes())}, sum);
+  }
+  return std::to_string(sum);
 }
 
 void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep) {
   std::error_code ignored;
-  auto found = checkpoints(folder);
-  while (std::cmp_greater(found.size(), keep)) {
-    std::filesystem::remove(found.begin()->second, ignored);
-    found.erase(found.begin());
+  const auto found = checkpoints(folder);
+  for (size_t i = static_cast<size_t>(keep); i < found.size(); ++i) {
+    std::filesystem::remove(found[i], ignored);
   }
+}
+
+void remove_unfinished_files(const std::filesystem::path& folder) {
+  std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name.starts_with(".tmp-") && name.find(kCheckpointBegin) != std::string::npos) {
-      std::filesystem::remove(entry.path(), ignored);
+    if (name.starts_with(".tmp-") || name.starts_with(".best.pending-")) {
+      std::filesystem::remove_all(entry.path(), ignored);
     }
   }
 }

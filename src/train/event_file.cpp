@@ -1,27 +1,14 @@
 #include "train/event_file.h"
 
-#include <array>
 #include <bit>
+
+#include "train/crc32c.h"
 
 // A record is: length u64, masked CRC of the length, the message, masked CRC of the message, all
 // little-endian. The message is protobuf's tensorflow.Event; field numbers stand beside each write.
 
 namespace perceiver::train {
 namespace {
-
-constexpr uint32_t kPolynomial = 0x82F63B78u;  // Castagnoli, reflected
-
-constexpr std::array<uint32_t, 256> make_table() {
-  std::array<uint32_t, 256> table{};
-  for (uint32_t i = 0; i < 256; ++i) {
-    uint32_t value = i;
-    for (int bit = 0; bit < 8; ++bit) {
-      value = (value >> 1) ^ ((value & 1u) != 0 ? kPolynomial : 0u);
-    }
-    table[i] = value;
-  }
-  return table;
-}
 
 // TFRecord stores CRCs so that a CRC of data holding CRCs stays useful.
 uint32_t masked(uint32_t crc) {
@@ -75,34 +62,28 @@ std::string event(double wall_time, int64_t step) {
 
 }  // namespace
 
-uint32_t crc32c(std::string_view bytes) {
-  static constexpr std::array<uint32_t, 256> kTable = make_table();
-  uint32_t crc = ~0u;
-  for (const char c : bytes) {
-    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
-  }
-  return ~crc;
-}
-
-std::string event_file(const std::vector<ScalarEvent>& events, double start_time) {
+std::string event_file_start(double wall_time) {
   std::string file;
-  std::string version = event(start_time, 0);
+  std::string version = event(wall_time, 0);
   append_bytes(version, 3, "brain.Event:2");  // file_version
   append_record(file, version);
-  for (const ScalarEvent& one : events) {
-    std::string summary;
-    for (const auto& [tag, value] : one.values) {
-      std::string entry;
-      append_bytes(entry, 1, tag);     // Summary.Value.tag
-      append_key(entry, 2, kFixed32);  // Summary.Value.simple_value
-      append_little_endian(entry, std::bit_cast<uint32_t>(static_cast<float>(value)));
-      append_bytes(summary, 1, entry);  // Summary.value
-    }
-    std::string message = event(one.wall_time, one.step);
-    append_bytes(message, 5, summary);  // Event.summary
-    append_record(file, message);
-  }
   return file;
+}
+
+std::string event_record(const ScalarEvent& given) {
+  std::string summary;
+  for (const auto& [tag, value] : given.values) {
+    std::string entry;
+    append_bytes(entry, 1, tag);     // Summary.Value.tag
+    append_key(entry, 2, kFixed32);  // Summary.Value.simple_value
+    append_little_endian(entry, std::bit_cast<uint32_t>(static_cast<float>(value)));
+    append_bytes(summary, 1, entry);  // Summary.value
+  }
+  std::string message = event(given.wall_time, given.step);
+  append_bytes(message, 5, summary);  // Event.summary
+  std::string record;
+  append_record(record, message);
+  return record;
 }
 
 }  // namespace perceiver::train

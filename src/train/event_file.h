@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,11 +14,10 @@ struct ScalarEvent {
   std::vector<std::pair<std::string, double>> values;
 };
 
-/// TensorBoard's event file of scalars (TFRecord frames of Event messages), as bytes: the version
-/// record and one record per event.
-std::string event_file(const std::vector<ScalarEvent>& events, double start_time);
-
-/// CRC-32C (Castagnoli) of `bytes`.
-uint32_t crc32c(std::string_view bytes);
+/// How TensorBoard's event file of scalars begins (TFRecord frames of Event messages), as bytes:
+/// the record that says its version.
+std::string event_file_start(double wall_time);
+/// The record that follows for `event`.
+std::string event_record(const ScalarEvent& event);
 
 }  // namespace perceiver::train

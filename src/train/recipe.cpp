@@ -1,5 +1,6 @@
 #include "perceiver/train/recipe.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "perceiver/base/error.h"
@@ -166,6 +167,19 @@ void read_task(Fields& fields, const std::filesystem::path& data, Recipe& recipe
   }
 }
 
+void read_arithmetic(Fields& fields, Recipe& recipe) {
+  recipe.precision =
+      fields.choice("precision", 0, {"fp32", "bf16"}) == 0 ? Precision::kF32 : Precision::kBF16;
+  recipe.recompute = fields.boolean("recompute", false);
+  const Compatibility& rules = recipe.model.compatibility;
+  if (recipe.recompute && (rules.dropout > 0 || rules.attention_dropout > 0)) {
+    throw Error(ErrorCode::kArgument,
+                cat(fields.where("recompute"), " is true, but the model's dropout is ",
+                    std::max(rules.dropout, rules.attention_dropout),
+                    ": layers that draw random numbers cannot be made again"));
+  }
+}
+
 void read_run(Fields& fields, Recipe& recipe) {
   fields.at("batch_size");
   fields.at("steps");
@@ -176,7 +190,7 @@ void read_run(Fields& fields, Recipe& recipe) {
   recipe.evaluate_every = fields.integer("evaluate_every", 0, 0, kMaxSteps);
   recipe.evaluate_limit = fields.integer("evaluate_limit", 0, 0, kMaxSteps);
   recipe.checkpoint_every = fields.integer("checkpoint_every", 0, 0, kMaxSteps);
-  recipe.keep_checkpoints = fields.integer("keep_checkpoints", 1, 1, 1 << 20);
+  recipe.keep_checkpoints = fields.integer("keep_checkpoints", 2, 1, 1 << 20);
   recipe.keep_best = fields.text("keep_best", "");
   recipe.best_is_lowest = fields.boolean("best_is_lowest", false);
   if (!recipe.keep_best.empty() && recipe.evaluate_every == 0) {
@@ -188,6 +202,7 @@ void read_run(Fields& fields, Recipe& recipe) {
   recipe.accumulate = fields.integer("accumulate", 1, 1, 1 << 20);
   recipe.input_parallel = fields.boolean("input_parallel", false);
   recipe.average_decay = fields.number("average_decay", 0, 0, 1 - 1e-12);
+  read_arithmetic(fields, recipe);
   constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
   recipe.save_dtype = kDTypes[fields.choice("save_dtype", 0, {"F32", "F16", "BF16"})];
 }

@@ -83,6 +83,7 @@ Step::Result Step::run(int64_t step, int64_t batch, Loader& loader, const std::a
       refuse(step, cat("the loss (batch ", index, ")"), value);
     }
     loss.backward();
+    parts_.compute.collect_gradients();
     result.loss += value;
     batches[i] = Batch();
   }
@@ -96,6 +97,7 @@ Step::Result Step::run(int64_t step, int64_t batch, Loader& loader, const std::a
   }
   result.learning_rate = recipe.optimiser.learning_rate * schedule_factor(recipe.schedule, step);
   parts_.optimiser.step(result.learning_rate);
+  parts_.compute.refresh();
   parts_.average.update(step + 1);
   clear_gradients(parts_.model.parameters());
   return result;
@@ -104,11 +106,11 @@ Step::Result Step::run(int64_t step, int64_t batch, Loader& loader, const std::a
 at::Tensor Step::forward(int64_t index, const Batch& batch, SharesOfStep& shares, size_t i) {
   // Dropout and mask tokens draw from LibTorch's generator: like all else here, by (seed, index).
   Random random{parts_.recipe.seed, kDropout, static_cast<uint64_t>(index)};
-  at::Generator generator = at::globalContext().defaultGenerator(at::kCPU);
+  const at::Device device = parts_.model.options().device;
+  at::Generator generator = at::globalContext().defaultGenerator(device);
   generator.set_current_seed(random.next() >> 1);
-  parts_.model.set_training(true);
-  const nn::TensorMap outputs = parts_.model.forward(batch.inputs, batch.request);
-  return parts_.task.loss(outputs, batch, shares.of(i));
+  const Batch moved = on_device(batch, device);
+  return parts_.task.loss(parts_.compute.forward(moved), moved, shares.of(i));
 }
 
 // What the processes made becomes the step's: gradients, loss, statistics, the wish to stop.

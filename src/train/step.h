@@ -9,6 +9,7 @@
 #include "perceiver/nn/model.h"
 #include "perceiver/train/recipe.h"
 #include "train/average.h"
+#include "train/compute_model.h"
 #include "train/gradient_sums.h"
 #include "train/loader.h"
 #include "train/optimiser.h"
@@ -38,7 +39,8 @@ class Step {
   struct Parts {
     const Recipe& recipe;
     Task& task;
-    nn::Model& model;
+    nn::Model& model;  ///< the master weights
+    ComputeModel& compute;
     Optimiser& optimiser;
     AveragedWeights& average;
     distributed::Group& group;

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <memory>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -13,11 +15,14 @@
 #include "perceiver/base/file.h"
 #include "perceiver/base/str.h"
 #include "perceiver/distributed/group.h"
+#include "perceiver/nn/device.h"
 #include "perceiver/nn/merger.h"
 #include "perceiver/nn/model.h"
 #include "perceiver/tasks/bundle.h"
+#include "perceiver/tasks/stats.h"
 #include "train/average.h"
 #include "train/checkpoint.h"
+#include "train/compute_model.h"
 #include "train/group_merger.h"
 #include "train/initial.h"
 #include "train/loader.h"
@@ -48,6 +53,24 @@ ArrayMap converted(ArrayMap weights, DType dtype) {
   return weights;
 }
 
+// Thrown out of an evaluation that a signal cuts short.
+struct Interrupted {};
+
+at::ScalarType arithmetic(const Recipe& recipe, const TrainOptions& options) {
+  if (recipe.precision == Precision::kF32) {
+    return at::kFloat;
+  }
+  if (nn::has_native_bfloat16(nn::parse_device(options.device))) {
+    return at::kBFloat16;
+  }
+  if (options.on_note) {
+    options.on_note(
+        cat(printable(recipe.path.string()),
+            ": precision is bf16, which this CPU does not multiply; computing in fp32"));
+  }
+  return at::kFloat;
+}
+
 // One run: what is built once, and the loop over it.
 class Run {
  public:
@@ -58,10 +81,12 @@ class Run {
         merger_(group),
         folder_(options.out / "training"),
         task_(recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest)),
-        model_(recipe.model, initial_weights(recipe, &start_from_)),
+        model_(recipe.model, initial_weights(recipe, &start_from_),
+               {.device = nn::parse_device(options.device), .recompute_layers = recipe.recompute}),
         optimiser_(recipe.optimiser, own_tensors()),
         average_(recipe.average_decay, model_.parameters()),
-        step_({recipe_, *task_, model_, optimiser_, average_, group_}),
+        compute_(model_, arithmetic(recipe, options)),
+        step_({recipe_, *task_, model_, compute_, optimiser_, average_, group_}),
         log_(folder_) {
     state_.recipe = recipe_fingerprint(recipe);
     if (recipe.input_parallel) {
@@ -73,43 +98,46 @@ class Run {
     }
     group_.barrier("reading the data");
     share_start(group_, recipe_, trained(), state_);
+    compute_.refresh();
+    if (group_.size() > 1) {
+      state_.unmeasured.reset();  // one process alone knows of it
+    }
     first_step_ = state_.step;
     loader_.emplace(*task_, state_.batches + step_.offset(), step_.stride(), options.num_loaders,
                     [this](Batch& batch) { keep_part(batch); });
   }
 
   TrainResult run() {
-    prepare_folder();
+    start_files();
     report_start();
     start_ = Clock::now();
     TrainResult result;
+    result.stopped = state_.unmeasured && !measure_late();
     while (state_.step < recipe_.steps && !result.stopped) {
       StepRecord record = step(result.stopped);
       const bool last = state_.step == recipe_.steps;
       if (!last && due(recipe_.evaluate_every)) {
-        record.metrics = measure(model_, recipe_.evaluate_limit);
-        keep_best(record.metrics);
+        measure_step(record);
         group_.barrier("measuring");
       }
-      result.stopped = result.stopped && !last;
+      // measuring may have been interrupted after the step had asked
+      result.stopped = !last && (result.stopped || (group_.size() == 1 && signalled()));
       if (due(recipe_.checkpoint_every) || last || result.stopped) {
-        log_.add(record);
+        log(record);
         save();
       } else if (!record.metrics.empty() || due(log_every())) {
-        log_.add(record);
+        log(record);
       }
       if (options_.on_step) {
         options_.on_step(record);
       }
     }
     if (!result.stopped) {
-      result.metrics = finish();
+      const auto metrics = finish();
+      result.stopped = !metrics;
+      result.metrics = metrics.value_or(Metrics{});
     }
-    result.steps = state_.step;
-    result.loss = state_.mean_loss;
-    result.seconds = seconds_since(start_);
-    result.skipped = task_->skipped();
-    result.start = start_from_;
+    describe(result);
     return result;
   }
 
@@ -140,21 +168,50 @@ class Run {
 
   // Fresh weights or a checkpoint. Only rank 0 looks: the others need not see its files.
   void find_start() {
-    const std::filesystem::path path = newest_checkpoint(folder_);
-    if (!options_.resume) {
-      if (!options_.restart && !path.empty()) {
-        throw Error(ErrorCode::kArgument,
-                    cat(printable(options_.out.string()), " holds a run already (",
-                        printable(path.filename().string()),
-                        "): resume it, restart it, or write elsewhere"));
-      }
-      return;
-    }
-    if (path.empty()) {
+    const std::filesystem::path newest = newest_checkpoint(folder_);
+    if (options_.resume && newest.empty()) {
       throw Error(ErrorCode::kIo, cat(printable(folder_.string()), ": no checkpoint to resume"));
     }
-    state_ = load_checkpoint(path, state_.recipe, trained());
-    log_.read(state_.step);
+    prepare_folder();
+    if (options_.resume) {
+      resume();
+    } else if (!options_.restart && !newest.empty()) {
+      throw Error(ErrorCode::kArgument,
+                  cat(printable(options_.out.string()), " holds a run already (",
+                      printable(newest.filename().string()),
+                      "): resume it, restart it, or write elsewhere"));
+    }
+  }
+
+  void note(const std::string& line) const {
+    if (options_.on_note && leads()) {
+      options_.on_note(line);
+    }
+  }
+
+  bool signalled() const { return options_.stop != nullptr && *options_.stop; }
+
+  // The newest checkpoint that loads. Those that do not are renamed: keep_checkpoints would count
+  // them.
+  void resume() {
+    const std::vector<std::filesystem::path> found = checkpoints(folder_);
+    std::string problem;
+    for (const std::filesystem::path& path : found) {
+      try {
+        state_ = load_checkpoint(path, state_.recipe, trained());
+      } catch (const Error& error) {
+        if (error.code() == ErrorCode::kArgument) {
+          throw;  // of another recipe: so are the others
+        }
+        problem = problem.empty() ? error.what() : problem;
+        note(cat(error.what(), "; kept as ", printable(set_aside(path).filename().string()),
+                 ", trying the one before"));
+        continue;
+      }
+      log_.read(state_.step);
+      return;
+    }
+    throw Error(ErrorCode::kFormat, cat(problem, "; no checkpoint here loads"));
   }
 
   // The engine may share memory with the arrays it was made from; training writes into its own.
@@ -167,18 +224,26 @@ class Run {
   }
 
   void prepare_folder() {
-    if (!leads()) {
-      return;
-    }
     std::error_code error;
     std::filesystem::create_directories(folder_, error);
     if (error) {
       throw Error(ErrorCode::kIo, cat(printable(folder_.string()), ": ", error.message()));
     }
+    lock_.emplace(folder_ / ".lock");
+    for (const auto& folder : {folder_, options_.out, options_.out / "best"}) {
+      remove_unfinished_files(folder);
+    }
+  }
+
+  void start_files() {
+    if (!leads()) {
+      return;
+    }
     write_json(folder_ / "recipe.json", recipe_.source);
     if (!options_.resume) {
       remove_old_checkpoints(folder_, 0);  // a later resume would take them for this run's
     }
+    log_.open();
   }
 
   void report_start() {
@@ -194,6 +259,7 @@ class Run {
 
   // All members leave at the same step, whichever of them was told to.
   StepRecord step(bool& stop) {
+    const Clock::time_point begin = Clock::now();
     Step::Result done;
     try {
       done = step_.run(state_.step, state_.batches, *loader_, options_.stop);
@@ -207,30 +273,91 @@ class Run {
     ++state_.step;
     state_.batches += step_.batches();
     stop = done.stop;
-    StepRecord record;
-    record.loss = done.loss;
+    StepRecord record = record_of(done.loss);
     record.gradient_norm = done.gradient_norm;
     record.learning_rate = done.learning_rate;
-    record.step = state_.step;
-    record.steps = recipe_.steps;
-    record.mean_loss = state_.mean_loss;
-    record.seconds = seconds_since(start_);
-    const double training = std::max(1e-9, record.seconds - evaluation_seconds_);
-    record.examples_per_second =
-        static_cast<double>((state_.step - first_step_) * recipe_.batch_size * step_.batches()) /
-        training;
-    record.skipped = task_->skipped();
-    record.waiting_share = loader_->waited_seconds() / training;
+    record.step_seconds = seconds_since(begin);
+    step_seconds_.push_back(record.step_seconds);
     return record;
   }
 
-  Metrics measure(nn::Model& model, int64_t limit) {
+  StepRecord record_of(double loss) const {
+    StepRecord record;
+    record.step = state_.step;
+    record.steps = recipe_.steps;
+    record.loss = loss;
+    record.mean_loss = state_.mean_loss;
+    record.seconds = seconds_since(start_);
+    const double training = std::max(1e-9, record.seconds - evaluation_seconds_);
+    const int64_t examples = (state_.step - first_step_) * recipe_.batch_size * step_.batches();
+    record.examples_per_second = static_cast<double>(examples) / training;
+    record.waiting_share = loader_->waited_seconds() / training;
+    record.skipped = task_->skipped();
+    return record;
+  }
+
+  // A step that waits for its measurement is logged with it.
+  void log(const StepRecord& record) {
+    if (leads() && !state_.unmeasured) {
+      log_.add(record);
+    }
+  }
+
+  // Evaluation may take longer than a scheduler waits between SIGTERM and SIGKILL. Several members
+  // stay together: none leaves before the end.
+  ProgressFn interruptible() const {
+    return [this](const Progress& progress) {
+      if (options_.progress) {
+        options_.progress(progress);
+      }
+      if (group_.size() == 1 && signalled()) {
+        throw Interrupted();
+      }
+    };
+  }
+
+  // nothing if it was interrupted
+  std::optional<Metrics> measure(nn::Model& model, int64_t limit) {
     const Clock::time_point begin = Clock::now();
-    const AveragedWeights::Scope averaged(average_);
+    std::optional<Metrics> metrics;
     model.set_training(false);
-    Metrics metrics = task_->evaluate(model, limit, options_.progress);
+    model.set_result_device(at::Device(at::kCPU));  // where the tasks compare
+    try {
+      metrics = task_->evaluate(model, limit, interruptible());
+    } catch (const Interrupted&) {
+    }
+    model.set_result_device(std::nullopt);
     evaluation_seconds_ += seconds_since(begin);
     return metrics;
+  }
+
+  void measure_step(StepRecord& record) {
+    std::optional<Metrics> metrics;
+    {
+      const AveragedWeights::Scope averaged(average_);
+      metrics = measure(model_, recipe_.evaluate_limit);
+    }
+    state_.unmeasured = metrics ? std::nullopt : std::optional(record);
+    if (metrics) {
+      record.metrics = std::move(*metrics);
+      keep_best(record.metrics);
+    }
+  }
+
+  // The measurement that the interrupted run still owed. @return whether it was done
+  bool measure_late() {
+    StepRecord record = record_of(state_.unmeasured->loss);
+    record.learning_rate = state_.unmeasured->learning_rate;
+    record.gradient_norm = state_.unmeasured->gradient_norm;
+    measure_step(record);
+    if (state_.unmeasured) {
+      return false;
+    }
+    log(record);
+    if (options_.on_step) {
+      options_.on_step(record);
+    }
+    return true;
   }
 
   void keep_best(const Metrics& metrics) {
@@ -253,11 +380,13 @@ class Run {
     }
   }
 
+  // The log first: resume drops lines of steps that the checkpoint does not know, but cannot make
+  // those that are missing.
   void save() {
     if (leads()) {
+      log_.sync();
       save_checkpoint(checkpoint_path(folder_, state_.step), trained(), state_);
       remove_old_checkpoints(folder_, recipe_.keep_checkpoints);
-      log_.write();
     }
     group_.barrier("saving");
   }
@@ -272,26 +401,45 @@ class Run {
     return made;
   }
 
-  // Saves the model, and measures what was saved: the stored dtype may round.
-  Metrics finish() {
+  // Saves the model, and measures what was saved: the stored dtype may round. Nothing if the
+  // measurement was interrupted.
+  std::optional<Metrics> finish() {
     const tasks::Bundle finished = bundle();
     if (leads()) {
       tasks::save_bundle(finished, options_.out);
     }
-    nn::Model saved(recipe_.model, converted(finished.weights, DType::kF32));
-    saved.set_training(false);
+    nn::Model saved(recipe_.model, converted(finished.weights, DType::kF32),
+                    {.device = model_.options().device});
     read_together(saved);
-    StepRecord record;
-    record.step = record.steps = state_.step;
-    record.loss = record.mean_loss = state_.mean_loss;
-    record.metrics = task_->evaluate(saved, 0, options_.progress);
-    record.seconds = seconds_since(start_);
-    log_.add(record);
-    if (leads()) {
-      log_.write();
+    std::optional<Metrics> metrics = measure(saved, 0);
+    if (metrics) {
+      StepRecord record = record_of(state_.mean_loss);
+      record.metrics = *metrics;
+      record.finished = true;
+      log(record);
+      if (leads()) {
+        log_.sync();
+      }
     }
     group_.barrier("measuring");
-    return record.metrics;
+    return metrics;
+  }
+
+  void describe(TrainResult& result) {
+    const StepRecord record = record_of(state_.mean_loss);
+    result.steps = state_.step;
+    result.loss = state_.mean_loss;
+    result.seconds = record.seconds;
+    result.examples_per_second = record.examples_per_second;
+    result.waiting_share = record.waiting_share;
+    result.peak_rss_bytes = tasks::peak_rss_bytes();
+    result.skipped = record.skipped;
+    result.start = start_from_;
+    if (!step_seconds_.empty()) {
+      const auto middle = step_seconds_.begin() + static_cast<int64_t>(step_seconds_.size() / 2);
+      std::nth_element(step_seconds_.begin(), middle, step_seconds_.end());
+      result.median_step_seconds = *middle;
+    }
   }
 
   const Recipe& recipe_;
@@ -304,13 +452,16 @@ class Run {
   nn::Model model_;
   Optimiser optimiser_;
   AveragedWeights average_;
+  ComputeModel compute_;
   Step step_;
   RunState state_;
   RunLog log_;
+  std::optional<FileLock> lock_;
   std::optional<Loader> loader_;  // last: its threads use the task
   int64_t first_step_ = 0;
   Clock::time_point start_;
   double evaluation_seconds_ = 0;
+  std::vector<double> step_seconds_;
 };
 
 void set_threads(int count) {
@@ -350,7 +501,8 @@ EvalResult evaluate(const Recipe& recipe, const std::filesystem::path& model,
   const tasks::Bundle bundle = tasks::load_bundle(model);
   const std::unique_ptr<Task> task =
       recipe.task_recipe->make(recipe, bundle.spec, TaskData::kTestOnly);
-  nn::Model loaded(bundle.spec, bundle.weights);
+  nn::Model loaded(bundle.spec, bundle.weights, {.device = nn::parse_device(options.device)});
+  loaded.set_result_device(at::Device(at::kCPU));
   EvalResult result;
   const int64_t all = task->test_examples();
   result.examples = options.limit > 0 ? std::min(options.limit, all) : all;

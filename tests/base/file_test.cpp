@@ -183,5 +183,30 @@ TEST_F(FileTest, LongNamesStillGetATemporary) {
   EXPECT_EQ(contents(path), "x");
 }
 
+TEST_F(FileTest, AnAppendedFileCanBeReadAtOnce) {
+  const fs::path path = folder_ / "log";
+  write_file_atomically(path, "old");
+  AppendedFile log(path, "first\n");
+  EXPECT_EQ(contents(path), "first\n");
+  log.add("second\n");
+  log.add("third\n");
+  EXPECT_EQ(contents(path), "first\nsecond\nthird\n");
+  log.sync();
+  EXPECT_EQ(entries(), 1u);
+  EXPECT_THAT(thrown_by([&] { AppendedFile none(folder_ / "no" / "log", ""); }).what(),
+              HasSubstr("no/log: cannot write"));
+}
+
+TEST_F(FileTest, ALockIsHeldByOneAtATime) {
+  const fs::path path = folder_ / "lock";
+  {
+    const FileLock held(path);
+    const Error busy = thrown_by([&] { FileLock second(path); });
+    EXPECT_EQ(busy.code(), ErrorCode::kIo);
+    EXPECT_THAT(busy.what(), HasSubstr("lock: another process"));
+  }
+  const FileLock again(path);
+}
+
 }  // namespace
 }  // namespace perceiver

@@ -9,7 +9,7 @@ from program import (FLOW, LANGUAGE, MULTIMODAL, PICTURES, ROOT, SENTIMENT, SERI
                      WITH_TORCH, SystemTest, main, png, read_safetensors, run)
 
 VERBS = ("demo", "info", "forward", "fill-mask", "classify", "flow", "autoencode", "convert", "init",
-         "verify", "train", "eval")
+         "verify", "train", "eval", "plot")
 
 
 class Help(SystemTest):

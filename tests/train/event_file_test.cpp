@@ -4,14 +4,24 @@
 
 #include <gtest/gtest.h>
 
+#include "train/crc32c.h"
+
 namespace perceiver::train {
 namespace {
 
 // RFC 3720, appendix B.4.
-TEST(EventFile, ChecksumIsCastagnolis) {
+TEST(Crc32c, IsCastagnolis) {
   EXPECT_EQ(crc32c(std::string(32, '\0')), 0x8A9136AAu);
   EXPECT_EQ(crc32c(std::string(32, '\xff')), 0x62A8AB43u);
   EXPECT_EQ(crc32c("123456789"), 0xE3069283u);
+  EXPECT_EQ(crc32c(""), 0u);
+}
+
+TEST(Crc32c, GoesOnWhereItStopped) {
+  const std::string text = "thirty-one bytes of some length";
+  for (size_t cut = 0; cut <= text.size(); ++cut) {
+    EXPECT_EQ(crc32c(text.substr(cut), crc32c(text.substr(0, cut))), crc32c(text)) << cut;
+  }
 }
 
 uint64_t length_at(const std::string& file, size_t at) {
@@ -22,8 +32,8 @@ uint64_t length_at(const std::string& file, size_t at) {
 
 // tests/train/tensorboard_test.py reads such a file with TensorBoard's own reader.
 TEST(EventFile, IsFramedRecords) {
-  const std::string file =
-      event_file({{1.5, 7, {{"loss", 0.25}}}, {2.5, 300, {{"loss", 0.125}, {"test/x", 1}}}}, 1);
+  const std::string file = event_file_start(1) + event_record({1.5, 7, {{"loss", 0.25}}}) +
+                           event_record({2.5, 300, {{"loss", 0.125}, {"test/x", 1}}});
   size_t at = 0;
   int records = 0;
   while (at < file.size()) {

@@ -15,6 +15,7 @@
 #include "train/checkpoint.h"
 #include "train/initial.h"
 #include "train/tiny.h"
+#include "train/training.h"
 
 namespace perceiver::train {
 namespace {
@@ -22,50 +23,7 @@ namespace {
 using test::image_recipe;
 using test::language_recipe;
 using test::series_recipe;
-using test::TemporaryFolder;
-
-constexpr uint64_t kAnySize = uint64_t{1} << 30;
-
-class Training : public ::testing::Test {
- protected:
-  Training() {
-    test::write_pictures(folder_, "train", 40);
-    test::write_pictures(folder_, "test", 20);
-    std::string text;
-    for (int i = 0; i < 300; ++i) {
-      text += "the cat sat on the mat.\n";
-    }
-    test::write_bytes(folder_ / "text", text);
-  }
-
-  Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
-
-  TrainResult run(const Json& json, const std::string& out, int64_t stop_after = 0,
-                  bool resume = false, int loaders = 1) {
-    const Recipe recipe = read(json);
-    std::atomic<bool> stop{false};
-    TrainOptions options;
-    options.out = folder_ / out;
-    options.resume = resume;
-    options.num_threads = 1;
-    options.num_loaders = loaders;
-    options.stop = &stop;
-    options.on_step = [&](const StepRecord& record) {
-      losses_.push_back(record.loss);
-      stop = stop || record.step == stop_after;
-    };
-    return train(recipe, options);
-  }
-
-  std::string bytes_of(const std::string& name) { return read_file(folder_ / name, kAnySize); }
-
-  std::string checkpoint_of(const std::string& out) {
-    return read_file(newest_checkpoint(folder_ / out / "training"), kAnySize);
-  }
-
-  TemporaryFolder folder_;
-  std::vector<double> losses_;
-};
+using test::Training;
 
 TEST_F(Training, LanguageModelLearnsALine) {
   const TrainResult result = run(language_recipe(), "out");
@@ -218,7 +176,7 @@ TEST_F(Training, ARunEndsEarlyOrGoesOnWhenItsScheduleIsNamed) {
   EXPECT_THROW(run(longer, "out", 0, true), Error);
 }
 
-TEST_F(Training, ResumeNamesADamagedCheckpoint) {
+TEST_F(Training, ResumeNamesAMissingTensor) {
   run(image_recipe(), "out", 2);
   const auto path = newest_checkpoint(folder_ / "out/training");
   io::Metadata metadata;
@@ -227,6 +185,7 @@ TEST_F(Training, ResumeNamesADamagedCheckpoint) {
     arrays.emplace(name, array.clone());
   }
   arrays.erase("model.latents");
+  metadata["crc32c"] = checksum(arrays, metadata);
   io::write_safetensors(path, arrays, metadata);
   try {
     run(image_recipe(), "out", 0, true);
@@ -234,8 +193,6 @@ TEST_F(Training, ResumeNamesADamagedCheckpoint) {
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("model.latents"), std::string::npos) << error.what();
   }
-  io::write_safetensors(path, arrays, {});
-  EXPECT_THROW(run(image_recipe(), "out", 0, true), Error);
 }
 
 TEST_F(Training, StopsAtALossThatIsNotFiniteNamingTheStep) {

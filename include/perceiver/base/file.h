@@ -68,4 +68,38 @@ class PendingFile {
   bool committed_ = false;
 };
 
+/// A file that grows at its end. What was added can be read at once and is on the disk after
+/// sync(); a process that dies in between leaves at most the beginning of what it was adding.
+class AppendedFile {
+ public:
+  /// Starts as `contents`, written whole or not at all. @throws Error(kIo) naming `path`
+  AppendedFile(std::filesystem::path path, std::string_view contents);
+  ~AppendedFile();
+  AppendedFile(const AppendedFile&) = delete;
+  AppendedFile& operator=(const AppendedFile&) = delete;
+  void add(std::string_view bytes);  ///< @throws Error(kIo) naming the path
+  void sync();                       ///< @throws Error(kIo) naming the path
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+/// Held by one process at a time, until the object or the process is gone.
+class FileLock {
+ public:
+  /// Creates the file if it is not there. @throws Error(kIo) naming it, also when another process
+  /// holds it
+  explicit FileLock(const std::filesystem::path& path);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int descriptor_ = -1;
+};
+
+/// Puts a folder's entries on the disk, as far as its file system can.
+void sync_folder(const std::filesystem::path& folder);
+
 }  // namespace perceiver

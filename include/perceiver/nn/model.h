@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -84,6 +85,9 @@ class Model {
   /// outlives the model; inputs are given whole or as this process's input_part(). Null: alone.
   /// @throws Error(kUnsupported) as check_input_parallel() does
   void read_together(Merger* merger);
+  /// Where forward() brings its results, once made; by default they stay on the model's device.
+  void set_result_device(std::optional<at::Device> device) { result_device_ = device; }
+  const ModelOptions& options() const { return options_; }
 
   /// Modality data -> token array, weights of the stems included.
   /// @throws Error(kShape) naming the modality, the expected and the given shape
@@ -116,6 +120,7 @@ class Model {
   std::shared_ptr<GridTablesCache> grids_;
   std::vector<UsedPlan> encode_plans_, decode_plans_;
   Merger* merger_ = nullptr;
+  std::optional<at::Device> result_device_;
   bool training_ = false;
 };
 

@@ -53,6 +53,11 @@ struct ScheduleSpec {
   double step_factor = 0.1;         ///< kSteps
 };
 
+enum class Precision {
+  kF32,
+  kBF16,  ///< forward and backward in bfloat16 where the device multiplies it; float32 weights
+};
+
 /// How the weights start.
 struct InitSpec {
   InitScheme scheme = InitScheme::kDeepMind;
@@ -93,7 +98,7 @@ struct Recipe {
   int64_t evaluate_every = 0;    ///< steps; 0 = at the end only
   int64_t evaluate_limit = 0;    ///< test examples used while training; 0 = all
   int64_t checkpoint_every = 0;  ///< steps; 0 = at the end only
-  int64_t keep_checkpoints = 1;  ///< the newest so many stay
+  int64_t keep_checkpoints = 2;  ///< the newest so many stay
   /// Metric by which the best model so far is kept in <out>/best, measured every evaluate_every;
   /// empty = none.
   std::string keep_best;
@@ -103,6 +108,8 @@ struct Recipe {
   /// Several processes read parts of each input together instead of inputs of their own.
   bool input_parallel = false;
   double average_decay = 0;  ///< > 0: moving average of the weights is what is measured and saved
+  Precision precision = Precision::kF32;
+  bool recompute = false;  ///< the latents' layers are made again backward instead of kept
   DType save_dtype = DType::kF32;
   std::optional<Json>
       preprocessor;  ///< becomes preprocessor_config.json; images: mean and deviation

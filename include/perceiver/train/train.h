@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "perceiver/base/json.h"
 #include "perceiver/base/progress.h"
 #include "perceiver/train/recipe.h"
 
@@ -29,10 +30,12 @@ struct StepRecord {
   double learning_rate = 0;
   double gradient_norm = 0;        ///< before clipping
   double examples_per_second = 0;  ///< since the run (or its resumption) began, evaluation excluded
-  double seconds = 0;              ///< since then, everything included
+  double step_seconds = 0;         ///< of this step alone
+  double seconds = 0;              ///< since the beginning, everything included
   int64_t skipped = 0;             ///< unreadable samples left out so far
-  double waiting_share = 0;        ///< of the time since then: waiting for data
+  double waiting_share = 0;        ///< of the training time since then: waiting for data
   Metrics metrics;                 ///< filled on steps that evaluated
+  bool finished = false;           ///< no step: the measurement of the finished model, as saved
 };
 
 /// What a run took from Recipe::start_from. Names are tensors of our layout.
@@ -44,6 +47,9 @@ struct StartReport {
   std::vector<std::string> notes;   ///< sentences: what differs although the tensors fit
 };
 
+/// As log.jsonl has it.
+Json to_json(const StepRecord& record);
+
 struct TrainOptions {
   std::filesystem::path
       out;               ///< becomes a model folder, with `training/` inside for the run itself
@@ -51,10 +57,13 @@ struct TrainOptions {
   bool restart = false;  ///< replace a run that `out` holds; without it that is an error
   int num_threads = 0;   ///< 0 = LibTorch's choice, shared with other processes on this machine
   int num_loaders = 1;   ///< background threads that make batches; 0 = none
+  std::string device = "cpu";  ///< cpu, cuda or cuda:N
   std::function<void(const StepRecord&)> on_step;
   std::function<void(const StartReport&)> on_start;  ///< before the first step, with start_from
   ProgressFn progress;                               ///< reading data, evaluating
-  const std::atomic<bool>* stop = nullptr;           ///< set from a signal handler: save and leave
+  /// What goes on differently than asked: a damaged checkpoint passed over, a precision not had.
+  std::function<void(const std::string&)> on_note;
+  const std::atomic<bool>* stop = nullptr;  ///< set from a signal handler: save and leave
   /// The processes that train together (docs/many-machines.md); null = this one alone. Rank 0
   /// writes; on_step and progress are called on every rank.
   distributed::Group* group = nullptr;
@@ -62,12 +71,16 @@ struct TrainOptions {
 
 struct TrainResult {
   int64_t steps = 0;     ///< finished
-  bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, the model is not
+  bool stopped = false;  ///< by TrainOptions::stop; the checkpoint is written, resume does the rest
   double loss = 0;       ///< moving average at the end
   double seconds = 0;
-  int64_t skipped = 0;  ///< unreadable samples left out
-  Metrics metrics;      ///< of the model as saved, on the whole test part
-  StartReport start;    ///< of a run that was not resumed
+  double median_step_seconds = 0;  ///< of the steps since the run (or its resumption) began
+  double examples_per_second = 0;  ///< since then, evaluation excluded
+  double waiting_share = 0;        ///< of the training time since then: waiting for data
+  int64_t peak_rss_bytes = 0;      ///< of this process so far
+  int64_t skipped = 0;             ///< unreadable samples left out
+  Metrics metrics;                 ///< of the model as saved, on the whole test part
+  StartReport start;               ///< of a run that was not resumed
 };
 
 /// Trains `recipe` and writes:
@@ -77,19 +90,23 @@ struct TrainResult {
 ///                                             exactly; the newest Recipe::keep_checkpoints
 ///   out/training/recipe.json                  the recipe as run
 ///   out/training/start.json                   with Recipe::start_from: StartReport
-///   out/training/log.jsonl                    one line per logged step
+///   out/training/log.jsonl                    one line per logged step, as it is made
 ///   out/training/events.out.tfevents.*        the same for TensorBoard
 /// Batches, masks and augmentation are functions of (seed, step) alone, so a resumed run equals an
-/// uninterrupted one bit for bit on the same machine and thread count.
-/// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model;
-///         Error(kFormat) for a checkpoint of another recipe;
-///         Error(kArgument) naming the step when the loss is not finite (the checkpoint stays);
+/// uninterrupted one bit for bit on the same machine and thread count. The process may die at any
+/// moment: files of the run get their names when they are whole and on the disk. Resuming takes the
+/// newest checkpoint that loads, renames newer ones to *.damaged and says so by on_note.
+/// @throws Error(kArgument) before the first step for a recipe that does not fit its data or model,
+///         or a checkpoint of another recipe; Error(kFormat) when no checkpoint loads; Error(kIo)
+///         when a file cannot be written or another process trains in `out`;
+///         Error(kArgument) naming the step when the loss is not finite (the checkpoints stay);
 ///         Error(kIo) naming the rank when another process of the group is gone
 TrainResult train(const Recipe& recipe, const TrainOptions& options);
 
 struct EvalOptions {
   int64_t limit = 0;  ///< test examples; 0 = all
   int num_threads = 0;
+  std::string device = "cpu";  ///< cpu, cuda or cuda:N
   ProgressFn progress;
 };
 
