@@ -320,7 +320,7 @@ TEST_F(FlowTraining, TheSintelRecipeReadsASintelFolder) {
   const Recipe recipe = read_recipe(path, options);
   EXPECT_EQ(recipe.model.encoder.num_latents, 2048);
   const auto task = recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest);
-  EXPECT_EQ(task->test_examples(), 2);
+  EXPECT_EQ(task->test_examples(), 4);  // a pair of each scene, clean and final
 }
 
 }  // namespace

@@ -270,10 +270,10 @@ TEST_F(Training, RefusesAModelThatDoesNotFitTheDataBeforeTheFirstStep) {
   };
   Json json = image_recipe();
   json["model"]["spec"]["inputs"][0]["index_dims"] = {5, 4};
-  expect_refused(json, "holds [20, 4, 4, 1], the model's input image needs [n] of [5, 4, 1]");
+  expect_refused(json, "picture 0 is [4, 4, 1], the model's input image needs [5, 4, 1]");
   json = image_recipe();
   json["model"]["spec"]["decoder"]["output_channels"] = 1;
-  expect_refused(json, "label 1 is 1, the model has 1 classes");
+  expect_refused(json, "picture 1 has label 1, the model has 1 classes");
   json = image_recipe();
   json.erase("preprocessor");
   expect_refused(json, "preprocessor is missing");
