@@ -219,7 +219,7 @@ TEST(SoundFiles, GainStaysWithinItsDecibelsAndSpeedMovesThePitch) {
   EXPECT_EQ(slow.data<float>()[9], 4);
 }
 
-TEST(AudioRecipesShared, SpokenDigitsAndEnvironmentalSoundsLoad) {
+TEST(AudioRecipesShared, SpokenDigitsLoad) {
   PERCEIVER_SHARED_OR_SKIP(data, "data/audio");
   const std::filesystem::path recipes = std::filesystem::path(PERCEIVER_SOURCE_DIR) / "recipes";
   RecipeOptions options;
