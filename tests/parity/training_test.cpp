@@ -123,8 +123,8 @@ class RecordedTask : public train::Task {
         }
       }
     }
-    const tasks::ForwardCall call =
-        tasks::forward_call(spec, inputs, {.double_precision = type == at::kDouble});
+    const tasks::ForwardCall call = tasks::forward_call(
+        spec, inputs, {.double_precision = type == at::kDouble, .progress = {}});
     train::Batch batch;
     batch.inputs = {to_tensors(call.inputs.arrays, type), to_tensors(call.inputs.masks, type), {}};
     batch.request.points = call.request.points;
@@ -177,7 +177,7 @@ Trained train_ours(const fs::path& folder, const Loss& loss, at::ScalarType type
   train::Loader loader(task, 0, 1, 0);
   Trained trained;
   for (int64_t i = 0; i < kSteps; ++i) {
-    trained.losses.push_back(step.run(i, loader).loss);
+    trained.losses.push_back(step.run(i, i, loader, nullptr).loss);
   }
   trained.weights = model.parameters().to_arrays();
   return trained;
