@@ -40,7 +40,7 @@ Json entity_recipe() {
     "data": {"generated": {"train_examples": 2000, "test_examples": 64}, "hidden": 0.2,
              "phases": [10]},
     "optimiser": {"learning_rate": 0.005, "clip_norm": 1},
-    "batch_size": 16, "steps": 120, "seed": 3})");
+    "batch_size": 16, "steps": 150, "seed": 3})");
 }
 
 std::string gzip(const std::string& text) {
