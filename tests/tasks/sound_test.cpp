@@ -66,13 +66,13 @@ TEST(ClassifySound, HearsTheMiddleAndAveragesWindows) {
 TEST(ClassifySound, ResamplesToTheModelsRate) {
   const Bundle bundle = listener();
   test::FakeEngine engine = first_sample(bundle);
-  io::Audio sound = ramp(16, 200);  // 80 ms: exactly the model's 8 samples
-  for (int64_t t = 0; t < 16; ++t) {
-    sound.samples.mutable_data<float>()[t] /= 32;  // sound beyond 1 is cut
+  io::Audio sound = ramp(400, 200);
+  for (int64_t t = 0; t < 400; ++t) {
+    sound.samples.mutable_data<float>()[t] /= 512;  // sound beyond 1 is cut
   }
-  classify_sound(bundle, engine, sound);
+  classify_sound(bundle, engine, sound, {1, 1});
   const float* heard = engine.last_inputs.arrays.at("audio").data<float>();
-  EXPECT_NEAR(heard[4] - heard[3], 2.0 / 32, 0.5 / 32);
+  EXPECT_NEAR(heard[4] - heard[3], 2.0 / 512, 0.2 / 512);
 }
 
 TEST(ClassifySound, RefusesOtherModelsAndAnUnstatedRate) {
