@@ -58,8 +58,9 @@ TEST(LocalStart, LatentsOfAGridBeginByReadingTheirOwnPart) {
   const Distances random = distances(0), local = distances(3);
   EXPECT_GT(random.encoder, 2);
   EXPECT_LT(local.encoder, 1);
-  EXPECT_GT(random.decoder, 2);
-  EXPECT_LT(local.decoder, 1.5);
+  // The layers between mix the latents: rows begin nearer to their own part, not at it.
+  EXPECT_GT(random.decoder, 3);
+  EXPECT_LT(local.decoder, 0.7 * random.decoder);
 }
 
 TEST(LocalStart, FeaturesMustFitIntoLatents) {
