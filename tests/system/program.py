@@ -119,6 +119,11 @@ class Answer:
     def json(self):
         return json.loads(self.out)
 
+    @property
+    def last_json(self):
+        """Of a verb that prints a line as it goes on: the result."""
+        return json.loads(self.out.splitlines()[-1])
+
     def __repr__(self):
         return f"code {self.code}\nstdout: {self.out[:2000]}\nstderr: {self.err[:2000]}"
 
