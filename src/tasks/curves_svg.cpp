@@ -241,7 +241,7 @@ std::string legend(const std::vector<RunCurves>& runs, size_t columns) {
     constexpr size_t kLongest = 26;
     const std::string& name = runs[i].name;
     out += text_at(x + 28, y + 4, "name",
-                   name.size() > kLongest ? name.substr(0, kLongest - 3) + "..." : name);
+                   name.size() > kLongest ? cat(name.substr(0, kLongest - 3), "...") : name);
   }
   return out;
 }

@@ -28,7 +28,7 @@ def spread_weights(model, seed):
                 tensor.copy_(1 + 0.3 * normal(tensor) if name.endswith("weight") else 0.2 * normal(tensor))
             elif tensor.dim() >= 2 and name.endswith("weight") and "embeddings" not in name:
                 fan_in = tensor[0].numel()
-                wide = leaf[-2] in ("query", "key")
+                wide = len(leaf) > 1 and leaf[-2] in ("query", "key")
                 tensor.copy_((1.6 if wide else 1.3) / fan_in**0.5 * normal(tensor))
             elif name.endswith("bias"):
                 tensor.copy_(0.2 * normal(tensor))
