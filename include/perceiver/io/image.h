@@ -71,8 +71,8 @@ Image to_8_bit(const Image& image);
 /// (255 - ink)(255 - black) / 255 with PIL's rounding, 16 bits become 8: PIL's convert("RGB").
 Image to_rgb(const Image& image);
 
-/// [H, W, 1] U8: the lightness of a colour picture as PIL's convert("L") has it; grey stays as it is
-/// and loses alpha.
+/// [H, W, 1] U8: the lightness of a colour picture as PIL's convert("L") has it; grey stays as it
+/// is and loses alpha.
 Image to_grey(const Image& image);
 
 /// PNG bytes of a grey, grey + alpha, RGB or RGBA picture, 8 or 16 bits per channel.
