@@ -192,7 +192,8 @@ TEST_F(TensorTask, RefusesArraysThatDoNotFitNamingFileArrayAndShapes) {
                        "is [n, 1]; output kind is [n, 3] and its target [n]");
   expect_array_refused("z", Array::zeros(DType::kF32, {300, 4}),
                        "is [n, 4]; output next is [n, 4, 1] and its target [n, 4, 1]");
-  expect_array_refused("f", Array::zeros(DType::kU8, {299, 2}), "holds 299 examples, array 'bag' of");
+  expect_array_refused("f", Array::zeros(DType::kU8, {299, 2}),
+                       "holds 299 examples, array 'bag' of");
   expect_array_refused("there", Array::zeros(DType::kU8, {300, 3}), "a mask of bag is [n, 4]");
   expect_array_refused("known", Array::zeros(DType::kU8, {300, 4, 2}),
                        "a mask of next is [n, 4, 1]");

@@ -8,9 +8,9 @@
 #include "train/tasks/language_task.h"
 #include "train/tasks/point_task.h"
 #include "train/tasks/series_task.h"
+#include "train/tasks/tensor_task.h"
 #include "train/tasks/text_tasks.h"
 #include "train/tasks/token_labelling_task.h"
-#include "train/tasks/tensor_task.h"
 
 namespace perceiver::train {
 
