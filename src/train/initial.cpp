@@ -40,7 +40,7 @@ void fill_waves(Array& table, double top, double amplitude) {
   }
 }
 
-// Names of the trainable position tables: of inputs, and of learned queries.
+// Names of the trainable position tables: of inputs, and of learned queries where the decoder asks.
 std::vector<std::string> position_tables(const ModelSpec& model) {
   std::vector<std::string> names;
   for (const InputSpec& input : model.inputs) {
@@ -49,7 +49,7 @@ std::vector<std::string> position_tables(const ModelSpec& model) {
     }
   }
   for (const OutputSpec& output : model.outputs) {
-    if (output.query == QueryKind::kLearned) {
+    if (output.query == QueryKind::kLearned && model.decoder.kind != DecoderKind::kProjection) {
       names.push_back("outputs." + output.name + ".query.table");
     }
   }
@@ -59,6 +59,11 @@ std::vector<std::string> position_tables(const ModelSpec& model) {
 // With latents and positions described by the same waves, and queries projected as keys are, latent
 // i starts by reading the i-th part of the input, and row i of the output by reading those latents.
 void start_local(const ModelShape& shape, double top, double sharpness, ArrayMap& weights) {
+  if (!weights.contains("decoder.cross_attend.key.weight")) {
+    throw Error(
+        ErrorCode::kArgument,
+        "init.local_attention needs a decoder that attends, but decoder.kind is projection");
+  }
   fill_waves(weights.at("latents"), top, 1);
   for (const std::string module : {"encoder.cross_attend.0.", "decoder.cross_attend."}) {
     Array& key = weights.at(module + "key.weight");

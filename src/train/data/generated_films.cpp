@@ -46,6 +46,29 @@ double bounced(double place) {
   return folded > 1 ? 2 - folded : folded;
 }
 
+// The ground behind the shapes: one colour that changes evenly across the picture.
+struct Ground {
+  Colour middle{}, rightwards{}, downwards{};  // 0..1; change over the whole width and height
+
+  Colour at(double x, double y) const {
+    Colour colour{};
+    for (size_t c = 0; c < 3; ++c) {
+      colour[c] = middle[c] + rightwards[c] * (x - 0.5) + downwards[c] * (y - 0.5);
+    }
+    return colour;
+  }
+};
+
+Ground draw_ground(Random& random) {
+  Ground ground;
+  for (size_t c = 0; c < 3; ++c) {
+    ground.middle[c] = random.uniform(0.1, 0.4);
+    ground.rightwards[c] = random.uniform(-0.4, 0.4);
+    ground.downwards[c] = random.uniform(-0.4, 0.4);
+  }
+  return ground;
+}
+
 Colour bright_colour(Random& random) {
   const double hue = random.uniform(0, 6);
   Colour colour{};
@@ -75,25 +98,26 @@ uint8_t level(double value) {
   return static_cast<uint8_t>(std::lround(std::clamp(value, 0.0, 1.0) * 255));
 }
 
-void paint_frame(const std::vector<Actor>& actors, const Colour& ground, int64_t frame,
+void paint_frame(const std::vector<Actor>& actors, const Ground& ground, int64_t frame,
                  int64_t side, double noise, Random& random, uint8_t* out) {
   const auto size = static_cast<double>(side);
   for (int64_t row = 0; row < side; ++row) {
     for (int64_t column = 0; column < side; ++column, out += 3) {
-      const Colour* colour = &ground;
+      const double across = (static_cast<double>(column) + 0.5) / size;
+      const double down = (static_cast<double>(row) + 0.5) / size;
+      Colour colour = ground.at(across, down);
       for (const Actor& actor : actors) {
         const double travel = 1 - 2 * actor.radius;  // shapes stay inside
         const double x =
             actor.radius + travel * bounced(actor.x + actor.step_x * static_cast<double>(frame));
         const double y =
             actor.radius + travel * bounced(actor.y + actor.step_y * static_cast<double>(frame));
-        if (inside(actor.shape, ((static_cast<double>(column) + 0.5) / size - x) / actor.radius,
-                   ((static_cast<double>(row) + 0.5) / size - y) / actor.radius)) {
-          colour = &actor.colour;
+        if (inside(actor.shape, (across - x) / actor.radius, (down - y) / actor.radius)) {
+          colour = actor.colour;
         }
       }
       for (size_t c = 0; c < 3; ++c) {
-        out[c] = level((*colour)[c] + noise * random.uniform(-1, 1));
+        out[c] = level(colour[c] + noise * random.uniform(-1, 1));
       }
     }
   }
@@ -143,7 +167,7 @@ std::shared_ptr<const FilmClip> GeneratedFilms::read(int64_t film, int64_t /*cli
   for (const int64_t k : classes(film)) {
     actors.push_back(draw_actor(k, pitch(k, options_.num_classes, shape.sample_rate), random));
   }
-  const Colour ground{random.uniform(0, 0.3), random.uniform(0, 0.3), random.uniform(0, 0.3)};
+  const Ground ground = draw_ground(random);
   auto clip = std::make_shared<FilmClip>();
   if (shape.frames > 0) {
     clip->frames = Array::zeros(DType::kU8, {shape.frames, shape.size, shape.size, 3});
