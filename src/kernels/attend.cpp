@@ -20,6 +20,9 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 /// 66 / 68 / 66; 192 / 384 / 768: attend_decode_flow 75 / 78 / 81).
 constexpr int64_t kMostQueries = 576;
 constexpr int64_t kMostItemFloats = 262144;
+/// Sums of this many floats stay in the second cache whatever the number of queries: narrow heads
+/// pack their keys for up to twice kMostQueries.
+constexpr int64_t kNearFloats = 36864;
 /// An item is a multiple of this many queries, the tile of attend_forward-inl.h.
 constexpr int64_t kQueryStep = 48;
 /// Fewer keys than this are not worth a partial result of their own.
@@ -52,8 +55,9 @@ Division divide(const AttendShape& shape, int wanted_threads) {
     division.threads = 1;
   }
   const int64_t width = std::max<int64_t>(shape.v_dim, 1);
+  const int64_t near = std::clamp(kNearFloats / width, kMostQueries, 2 * kMostQueries);
   const int64_t most =
-      std::clamp(kMostItemFloats / width, 2 * kQueryStep, kMostQueries) / kQueryStep * kQueryStep;
+      std::clamp(kMostItemFloats / width, 2 * kQueryStep, near) / kQueryStep * kQueryStep;
   const int64_t steps = divide_up(shape.queries, kQueryStep);
   // The fewest items that keep every thread busy nine tenths of the time, else the best there is.
   int64_t parts = divide_up(shape.queries, most);

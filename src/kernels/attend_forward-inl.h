@@ -221,7 +221,9 @@ PERCEIVER_NOINLINE float score_row(const Forward& f, float a, const float* inner
     }
     s = add_bias<kBiased>(s, f.buffers.key_bias + j);
     highest = max(highest, s);
-    store(scores + j, s);
+    if constexpr (kTerms != RowTerms::kNone || kBiased) {
+      store(scores + j, s);
+    }
   };
   const int64_t keys = f.block.keys;
   int64_t j = 0;
@@ -392,13 +394,21 @@ inline void update_maximum(Forward& f, int64_t r, float highest) {
 
 /// Scores to weights in place. @return their sum
 PERCEIVER_NOINLINE float weigh_row(const Forward& f, float maximum, float* scores) {
-  V total{};
-  for (int64_t j = 0; j < f.block.keys; j += kLanes) {
+  const auto weigh = [&](int64_t j) __attribute__((always_inline)) {
     const V p = exp2_of(load(scores + j) - maximum);
-    total += p;
     store(scores + j, p);
+    return p;
+  };
+  V even{}, odd{};
+  int64_t j = 0;
+  for (; j + kLanes < f.block.keys; j += 2 * kLanes) {
+    even += weigh(j);
+    odd += weigh(j + kLanes);
   }
-  return sum_of(total);
+  if (j < f.block.keys) {
+    even += weigh(j);
+  }
+  return sum_of(even + odd);
 }
 
 struct WeightTotals {
