@@ -300,8 +300,14 @@ PERCEIVER_NOINLINE void pack_rows(const float* x, int64_t stride, int64_t k, int
 
 enum class Left { kRows, kColumns };
 
+/// What the 32-bit words of A and B are. Here floats; bfloat16-inl.h has pairs of bfloat16.
+struct FloatWords {
+  static PERCEIVER_INLINE V broadcast_word(const float* p) { return broadcast(*p); }
+  static PERCEIVER_INLINE V add_product(V sum, V left, V right) { return sum + left * right; }
+};
+
 /// C[kRows, kVectors * kLanes] (+)= A * one panel of B.
-template <Left kLeft, int kRows, int kVectors>
+template <typename Words, Left kLeft, int kRows, int kVectors>
 PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, const float* b,
                                     float* c, int64_t ldc, bool accumulate) {
   V sum[kRows][kVectors] = {};
@@ -323,10 +329,10 @@ PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, cons
     b += kVectors * kLanes;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const V left = broadcast(kLeft == Left::kRows ? a[r * lda] : a[r]);
+      const V left = Words::broadcast_word(kLeft == Left::kRows ? a + r * lda : a + r);
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] += left * right[v];
+        sum[r][v] = Words::add_product(sum[r][v], left, right[v]);
       }
     }
     a += kLeft == Left::kRows ? 1 : lda;
@@ -341,7 +347,7 @@ PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, cons
 }
 
 struct Product {
-  int64_t rows, n, k;
+  int64_t rows, n, k;  ///< k in words
   const float* a;
   int64_t lda;
   const float* b;  ///< packed
@@ -351,44 +357,44 @@ struct Product {
 };
 
 /// The last rows of a panel, fewer than kTileRows: one instantiation per count.
-template <Left kLeft, int kRows, int kVectors>
+template <typename Words, Left kLeft, int kRows, int kVectors>
 inline void multiply_last_rows(const Product& product, int64_t rows, const float* a, const float* b,
                                float* c) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      multiply_tile<kLeft, kRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
-                                            product.accumulate);
+      multiply_tile<Words, kLeft, kRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
+                                                   product.accumulate);
     } else {
-      multiply_last_rows<kLeft, kRows - 1, kVectors>(product, rows, a, b, c);
+      multiply_last_rows<Words, kLeft, kRows - 1, kVectors>(product, rows, a, b, c);
     }
   }
 }
 
-template <Left kLeft, int kVectors>
+template <typename Words, Left kLeft, int kVectors>
 inline void multiply_panel(const Product& product, const float* b, float* c) {
   const float* a = product.a;
   const int64_t step = kTileRows * (kLeft == Left::kRows ? product.lda : 1);
   int64_t rows = product.rows;
   for (; rows >= kTileRows; rows -= kTileRows) {
-    multiply_tile<kLeft, kTileRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
-                                              product.accumulate);
+    multiply_tile<Words, kLeft, kTileRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
+                                                     product.accumulate);
     a += step;
     c += kTileRows * product.ldc;
   }
-  multiply_last_rows<kLeft, kTileRows - 1, kVectors>(product, rows, a, b, c);
+  multiply_last_rows<Words, kLeft, kTileRows - 1, kVectors>(product, rows, a, b, c);
 }
 
 /// Panel by panel, so that a panel (k * kPanel floats) stays in the first cache while A passes:
 /// best for k of 256 to 512.
-template <Left kLeft>
+template <Left kLeft, typename Words = FloatWords>
 inline void multiply(const Product& product) {
   const int64_t padded = round_up(product.n, kLanes);
   int64_t column = 0;
   for (; column + kPanel <= padded; column += kPanel) {
-    multiply_panel<kLeft, 2>(product, product.b + column * product.k, product.c + column);
+    multiply_panel<Words, kLeft, 2>(product, product.b + column * product.k, product.c + column);
   }
   if (column < padded) {
-    multiply_panel<kLeft, 1>(product, product.b + column * product.k, product.c + column);
+    multiply_panel<Words, kLeft, 1>(product, product.b + column * product.k, product.c + column);
   }
 }
 
