@@ -29,9 +29,9 @@ const char* kernel_problem();
 /// here
 bool use_kernels(const std::string& name);
 
-/// Kernels of forward attention in bfloat16, best first: "amx", "avx512bf16". They belong to the set
-/// avx512 and are used where a call allows bfloat16 and that set is active. None that does not run
-/// on this machine has been tested on it beyond an emulation of its lanes.
+/// Kernels of forward attention in bfloat16, best first: "amx", "avx512bf16". They belong to the
+/// set avx512 and are used where a call allows bfloat16 and that set is active. Where one does not
+/// run, tests know it by an emulation of its instructions only.
 std::vector<KernelSet> bfloat16_kernel_sets();
 /// Name of the one in use; empty where attention multiplies float32 whatever is allowed.
 const char* active_bfloat16_kernels();
