@@ -11,6 +11,7 @@
 #include "perceiver/base/json.h"
 #include "perceiver/base/str.h"
 #include "perceiver/io/safetensors.h"
+#include "perceiver/kernels/dispatch.h"
 #include "perceiver/tasks/stats.h"
 
 namespace perceiver::cli {
@@ -66,6 +67,9 @@ int run(const Options& o) {
   stats.peak_rss_bytes = tasks::peak_rss_bytes();
   tasks::describe_run(*model.engine, tensors, answers, stats);
   stats.requested_plan = o.model.choice.plan;
+  if (o.model.choice.precision == "bf16" && stats.engine == "runtime") {
+    stats.bfloat16_kernels = kernels::active_bfloat16_kernels();
+  }
   io::write_safetensors(o.outputs, answers);
   if (o.gemm_peak) {
     stats.gemm_peak_flops = tasks::measure_gemm_peak(o.model.choice.num_threads);

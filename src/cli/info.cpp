@@ -178,18 +178,23 @@ void print_cost(const Description& model) {
          "float32, estimated. Scores are worked on in tiles; no score matrix is ever whole.\n";
 }
 
-void print_kernels() {
-  std::string line = "\nKernels:";
-  for (const kernels::KernelSet& set : kernels::kernel_sets()) {
-    line += cat(" ", set.name, set.active ? " (used)" : cat(" (", set.reason, ")"), ";");
+std::string kernels_text(const std::vector<kernels::KernelSet>& sets, const std::string& used) {
+  std::string line;
+  for (const kernels::KernelSet& set : sets) {
+    line += cat(line.empty() ? " " : "; ", set.name, " (", set.active ? used : set.reason, ")");
   }
-  line.back() = '.';
-  std::cout << line << "\n";
+  return cat(line.empty() ? " none in this build" : line, ".\n");
 }
 
-Json kernels_json() {
+void print_kernels() {
+  std::cout << "\nKernels:" << kernels_text(kernels::kernel_sets(), "used")
+            << "Attention in bfloat16:"
+            << kernels_text(kernels::bfloat16_kernel_sets(), "used with --precision bf16");
+}
+
+Json kernels_json(const std::vector<kernels::KernelSet>& sets) {
   Json json = Json::array();
-  for (const kernels::KernelSet& set : kernels::kernel_sets()) {
+  for (const kernels::KernelSet& set : sets) {
     json.push_back({{"name", set.name},
                     {"active", set.active},
                     {"runs_here", set.runs_here},
@@ -219,7 +224,8 @@ Json to_json(const Description& model) {
   }
   return {{"stages", stages},
           {"plans", plans},
-          {"kernels", kernels_json()},
+          {"kernels", kernels_json(kernels::kernel_sets())},
+          {"bfloat16_kernels", kernels_json(kernels::bfloat16_kernel_sets())},
           {"parameters", model.cost.parameters},
           {"flops", model.cost.flops},
           {"peak_bytes", peak_bytes(model.memory)},

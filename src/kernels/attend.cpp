@@ -20,6 +20,9 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 /// 66 / 68 / 66; 192 / 384 / 768: attend_decode_flow 75 / 78 / 81).
 constexpr int64_t kMostQueries = 576;
 constexpr int64_t kMostItemFloats = 262144;
+/// Sums of this many floats stay in the second cache whatever the number of queries: narrow heads
+/// pack their keys for up to twice kMostQueries.
+constexpr int64_t kNearFloats = 36864;
 /// An item is a multiple of this many queries, the tile of attend_forward-inl.h.
 constexpr int64_t kQueryStep = 48;
 /// Fewer keys than this are not worth a partial result of their own.
@@ -52,8 +55,9 @@ Division divide(const AttendShape& shape, int wanted_threads) {
     division.threads = 1;
   }
   const int64_t width = std::max<int64_t>(shape.v_dim, 1);
+  const int64_t near = std::clamp(kNearFloats / width, kMostQueries, 2 * kMostQueries);
   const int64_t most =
-      std::clamp(kMostItemFloats / width, 2 * kQueryStep, kMostQueries) / kQueryStep * kQueryStep;
+      std::clamp(kMostItemFloats / width, 2 * kQueryStep, near) / kQueryStep * kQueryStep;
   const int64_t steps = divide_up(shape.queries, kQueryStep);
   // The fewest items that keep every thread busy nine tenths of the time, else the best there is.
   int64_t parts = divide_up(shape.queries, most);
@@ -157,26 +161,26 @@ ForwardItem item_at(const AttendShape& shape, const Division& division, int64_t 
 }
 
 void run_items(const AttendForward<float>& args, const Division& division, float* partial_results,
-               const KernelTable& kernels) {
+               const ForwardKernel& kernel) {
   const AttendShape& shape = args.shape;
   const Partial partial(args);
   const int64_t items = shape.batch * shape.heads * division.query_parts * division.key_parts;
   const int threads = static_cast<int>(std::min<int64_t>(division.threads, items));
-  const int64_t floats = (kernels.attend_scratch(shape, division.queries) + 63) / 64 * 64;
+  const int64_t floats = (kernel.scratch(shape, division.queries) + 63) / 64 * 64;
   float* scratch = thread_scratch(ScratchUse::kTiles, threads * floats);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int64_t index = 0; index < items; ++index) {
     const int64_t part = index % division.key_parts;
     float* own = scratch + omp_get_thread_num() * floats;
     const ForwardItem item = item_at(shape, division, index);
-    kernels.attend_item(
+    kernel.item(
         part == 0 ? args : partial.place(args, partial_results + (part - 1) * partial.floats), item,
         own);
   }
 }
 
 void attend_in_parts(AttendForward<float> args, const Division& division,
-                     const KernelTable& kernels) {
+                     const ForwardKernel& kernel) {
   const int64_t rows = args.shape.batch * args.shape.heads * args.shape.queries;
   const Partial partial(args);
   float* results =
@@ -184,7 +188,7 @@ void attend_in_parts(AttendForward<float> args, const Division& division,
   if (args.lse == nullptr) {
     args.lse = results + (division.key_parts - 1) * partial.floats;
   }
-  run_items(args, division, results, kernels);
+  run_items(args, division, results, kernel);
 #pragma omp parallel for schedule(static) num_threads(division.threads)
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t part = 1; part < division.key_parts; ++part) {
@@ -205,11 +209,13 @@ void attend(const AttendForward<float>& args, int threads) {
   if (shape.batch * shape.heads * shape.queries == 0) {
     return;
   }
+  const ForwardKernel* narrow = args.bfloat16 ? active_bfloat16() : nullptr;
+  const ForwardKernel& kernel = narrow == nullptr ? kernels->attend : *narrow;
   const Division division = divide(shape, threads);
   if (division.key_parts == 1) {
-    run_items(args, division, nullptr, *kernels);
+    run_items(args, division, nullptr, kernel);
   } else {
-    attend_in_parts(args, division, *kernels);
+    attend_in_parts(args, division, kernel);
   }
 }
 

@@ -14,8 +14,7 @@ constexpr int kLanes = 8;
 namespace perceiver::kernels {
 
 const KernelTable kAvx2Kernels = {
-    .attend_scratch = scratch_floats,
-    .attend_item = run_item,
+    .attend = {.scratch = scratch_floats, .item = run_item<Floats>},
     .row_statistics = row_statistics_of,
     .normalise_rows = normalise_rows_of,
     .activate_rows = activate_rows_of,

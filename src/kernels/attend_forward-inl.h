@@ -13,11 +13,27 @@
 namespace perceiver::kernels {
 namespace {
 
+/// What the two products multiply. The text below makes floats, then lets this narrow them in
+/// place to the words its product reads; here they stay floats. bfloat16-inl.h and amx-inl.h have
+/// the others.
+struct Floats {
+  static void begin_item() {}
+  static void end_item() {}
+  /// Words that hold k numbers, at most k.
+  static PERCEIVER_INLINE int64_t words(int64_t k) { return k; }
+  static PERCEIVER_INLINE void narrow_row(float* /*row*/, int64_t /*k*/) {}
+  /// @param packed  of [k, n] floats
+  static PERCEIVER_INLINE void narrow_panels(float* /*packed*/, int64_t /*k*/, int64_t /*n*/) {}
+  static PERCEIVER_INLINE void product(const Product& product) { multiply<Left::kRows>(product); }
+};
+
 // Chosen with bench/kernels on AVX2 (one thread, GFLOP/s, keys of a block 128 / 256 / 384 / 512:
 // attend_encode_flow 60 / 66 / 67 / 68, attend_decode_flow 77 / 81 / 81 / 81, the others level; 24
 // or 96 queries a tile are within 3 % of 48). 48 rows are whole strips for every kTileRows.
 constexpr int64_t kKeyBlock = 512;
 constexpr int64_t kQueryTile = 48;
+/// Products may write this many rows at a time, beyond the last query (amx-inl.h).
+constexpr int64_t kTileRowsMost = 16;
 /// Rows of scores are kept off multiples of 4 KiB, where they would share cache sets.
 constexpr int64_t kScoreStride = kKeyBlock + 16;
 constexpr float kLog2E = 1.44269504088896341f;
@@ -56,7 +72,7 @@ inline Buffers lay_out(const AttendShape& shape, int64_t queries, float* p) {
     buffers.floats += round_up(floats, 16);
     return start;
   };
-  buffers.out = take(queries * buffers.out_stride);
+  buffers.out = take(round_up(queries, kTileRowsMost) * buffers.out_stride);
   buffers.maximum = take(queries);
   buffers.total = take(queries);
   buffers.queries = take(kQueryTile * buffers.query_stride);
@@ -164,6 +180,7 @@ inline void prepare_key_terms(Forward& f) {
 }
 
 /// Masked keys and values are packed as zeros: 0 times what may stand there would not be 0.
+template <typename Operands>
 inline void pack_block(Forward& f, int64_t first, int64_t keys) {
   const AttendForward<float>& args = f.args;
   f.block.first = first;
@@ -172,11 +189,14 @@ inline void pack_block(Forward& f, int64_t first, int64_t keys) {
                   f.buffers.zeros, f.buffers.keys);
   pack_rows(row_at(args.v, f.item, first), args.v.row, keys, args.shape.v_dim, mask_of(f),
             f.buffers.values);
+  Operands::narrow_panels(f.buffers.keys, args.shape.qk_dim, keys);
+  Operands::narrow_panels(f.buffers.values, keys, args.shape.v_dim);
   prepare_key_terms(f);
 }
 
 // ---- scores ----
 
+template <typename Operands>
 inline void load_queries(const Forward& f, int64_t first, int64_t rows) {
   const float factor = f.args.scale * kLog2E;
   const int64_t width = f.args.shape.qk_dim;
@@ -190,6 +210,7 @@ inline void load_queries(const Forward& f, int64_t first, int64_t rows) {
     if (c < width) {
       store_first(to + c, load_first(from + c, width - c) * factor, width - c);
     }
+    Operands::narrow_row(to, width);
   }
 }
 
@@ -221,7 +242,9 @@ PERCEIVER_NOINLINE float score_row(const Forward& f, float a, const float* inner
     }
     s = add_bias<kBiased>(s, f.buffers.key_bias + j);
     highest = max(highest, s);
-    store(scores + j, s);
+    if constexpr (kTerms != RowTerms::kNone || kBiased) {
+      store(scores + j, s);
+    }
   };
   const int64_t keys = f.block.keys;
   int64_t j = 0;
@@ -392,13 +415,21 @@ inline void update_maximum(Forward& f, int64_t r, float highest) {
 
 /// Scores to weights in place. @return their sum
 PERCEIVER_NOINLINE float weigh_row(const Forward& f, float maximum, float* scores) {
-  V total{};
-  for (int64_t j = 0; j < f.block.keys; j += kLanes) {
+  const auto weigh = [&](int64_t j) __attribute__((always_inline)) {
     const V p = exp2_of(load(scores + j) - maximum);
-    total += p;
     store(scores + j, p);
+    return p;
+  };
+  V even{}, odd{};
+  int64_t j = 0;
+  for (; j + kLanes < f.block.keys; j += 2 * kLanes) {
+    even += weigh(j);
+    odd += weigh(j + kLanes);
   }
-  return sum_of(total);
+  if (j < f.block.keys) {
+    even += weigh(j);
+  }
+  return sum_of(even + odd);
 }
 
 struct WeightTotals {
@@ -506,32 +537,35 @@ inline void weigh(Forward& f, int64_t r, QueryPlace& place, float* scores) {
 }
 
 /// Rows [first, first + rows) of the item against the packed block.
+template <typename Operands>
 inline void attend_tile(Forward& f, int64_t first, int64_t rows) {
   const AttendShape& shape = f.args.shape;
   Buffers& buffers = f.buffers;
-  load_queries(f, first, rows);
-  multiply<Left::kRows>({.rows = rows,
-                         .n = f.block.keys,
-                         .k = shape.qk_dim,
-                         .a = buffers.queries,
-                         .lda = buffers.query_stride,
-                         .b = buffers.keys,
-                         .c = buffers.scores,
-                         .ldc = kScoreStride,
-                         .accumulate = false});
+  load_queries<Operands>(f, first, rows);
+  Operands::product({.rows = rows,
+                     .n = f.block.keys,
+                     .k = Operands::words(shape.qk_dim),
+                     .a = buffers.queries,
+                     .lda = buffers.query_stride,
+                     .b = buffers.keys,
+                     .c = buffers.scores,
+                     .ldc = kScoreStride,
+                     .accumulate = false});
   QueryPlace place;
   for (int64_t r = 0; r < rows; ++r) {
-    weigh(f, first + r, place, buffers.scores + r * kScoreStride);
+    float* scores = buffers.scores + r * kScoreStride;
+    weigh(f, first + r, place, scores);
+    Operands::narrow_row(scores, f.block.keys);
   }
-  multiply<Left::kRows>({.rows = rows,
-                         .n = shape.v_dim,
-                         .k = f.block.keys,
-                         .a = buffers.scores,
-                         .lda = kScoreStride,
-                         .b = buffers.values,
-                         .c = buffers.out + first * buffers.out_stride,
-                         .ldc = buffers.out_stride,
-                         .accumulate = true});
+  Operands::product({.rows = rows,
+                     .n = shape.v_dim,
+                     .k = Operands::words(f.block.keys),
+                     .a = buffers.scores,
+                     .lda = kScoreStride,
+                     .b = buffers.values,
+                     .c = buffers.out + first * buffers.out_stride,
+                     .ldc = buffers.out_stride,
+                     .accumulate = true});
 }
 
 // ---- an item ----
@@ -578,15 +612,18 @@ inline void finish_row(const Forward& f, int64_t r) {
   }
 }
 
+template <typename Operands>
 inline void run_item(const AttendForward<float>& args, const ForwardItem& item, float* scratch) {
   Forward f{args, item, lay_out(args.shape, item.queries, scratch), inner_axis(args.grid), {}};
   start_rows(f);
+  Operands::begin_item();
   for (int64_t done = 0; done < item.keys; done += kKeyBlock) {
-    pack_block(f, item.first_key + done, lesser(kKeyBlock, item.keys - done));
+    pack_block<Operands>(f, item.first_key + done, lesser(kKeyBlock, item.keys - done));
     for (int64_t first = 0; first < item.queries; first += kQueryTile) {
-      attend_tile(f, first, lesser(kQueryTile, item.queries - first));
+      attend_tile<Operands>(f, first, lesser(kQueryTile, item.queries - first));
     }
   }
+  Operands::end_item();
   for (int64_t r = 0; r < item.queries; ++r) {
     finish_row(f, r);
   }

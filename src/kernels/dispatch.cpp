@@ -4,6 +4,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels/kernel_table.h"
 
 // The only file that knows the CPU, compiled without any instruction set's flags.
@@ -21,6 +26,23 @@ bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("fma");
+}
+bool has_avx512bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+/// AMX's registers are large, and Linux gives them to programs that ask: once, for all threads.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h: ARCH_REQ_XCOMP_PERM
+  static const bool given = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return given;
+#else
+  return false;
+#endif
+}
+bool has_amx() {
+  return has_avx512bf16() && __builtin_cpu_supports("amx-tile") &&
+         __builtin_cpu_supports("amx-bf16") && may_use_tiles();
 }
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -47,6 +69,25 @@ constexpr std::array kByPreference {
     "reference", Isa::kReference, always, "", nullptr
   }
 };
+
+/// Forward attention in bfloat16, used with the avx512 set.
+struct Bfloat16Candidate {
+  const char* name;
+  bool (*runs_here)();
+  const char* lack;
+  const ForwardKernel* kernel;
+};
+
+#if defined(__x86_64__)
+constexpr std::array kBfloat16ByPreference{
+    Bfloat16Candidate{"amx", has_amx, "this CPU or its operating system has no AMX (TILE and BF16)",
+                      &kAmxBfloat16},
+    Bfloat16Candidate{"avx512bf16", has_avx512bf16,
+                      "this CPU or its operating system has no AVX512_BF16", &kAvx512Bfloat16},
+};
+#else
+constexpr std::array<Bfloat16Candidate, 0> kBfloat16ByPreference;
+#endif
 
 const Candidate* find(const std::string& name) {
   for (const Candidate& candidate : kByPreference) {
@@ -105,7 +146,40 @@ std::string why_not_active(const Candidate& candidate) {
   return std::string(chosen.active->name) + (chosen.forced ? " is forced" : " is preferred");
 }
 
+/// Asked on every call; the CPU's answer is kept.
+const Bfloat16Candidate* usable_bfloat16() {
+  static const Bfloat16Candidate* const best = []() -> const Bfloat16Candidate* {
+    for (const Bfloat16Candidate& candidate : kBfloat16ByPreference) {
+      if (candidate.runs_here()) {
+        return &candidate;
+      }
+    }
+    return nullptr;
+  }();
+  return active_isa() == Isa::kAvx512 ? best : nullptr;
+}
+
 }  // namespace
+
+std::vector<KernelSet> bfloat16_kernel_sets() {
+  const Bfloat16Candidate* active = usable_bfloat16();
+  std::vector<KernelSet> sets;
+  for (const Bfloat16Candidate& candidate : kBfloat16ByPreference) {
+    KernelSet set{candidate.name, candidate.runs_here(), active == &candidate, ""};
+    if (!set.runs_here) {
+      set.reason = candidate.lack;
+    } else if (!set.active) {
+      set.reason = std::string(active == nullptr ? active_kernels() : active->name) + " is used";
+    }
+    sets.push_back(set);
+  }
+  return sets;
+}
+
+const char* active_bfloat16_kernels() {
+  const Bfloat16Candidate* active = usable_bfloat16();
+  return active == nullptr ? "" : active->name;
+}
 
 std::vector<KernelSet> kernel_sets() {
   std::vector<KernelSet> sets;
@@ -150,6 +224,11 @@ Isa active_isa() {
 
 const KernelTable* active_table() {
   return selection().active == nullptr ? nullptr : selection().active->table;
+}
+
+const ForwardKernel* active_bfloat16() {
+  const Bfloat16Candidate* active = usable_bfloat16();
+  return active == nullptr ? nullptr : active->kernel;
 }
 
 }  // namespace perceiver::kernels

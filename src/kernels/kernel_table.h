@@ -20,12 +20,16 @@ struct RowRange {
   int64_t first, end;
 };
 
-struct KernelTable {
-  /// Floats of scratch that attend_item needs for up to `queries` queries.
-  int64_t (*attend_scratch)(const AttendShape& shape, int64_t queries);
+struct ForwardKernel {
+  /// Floats of scratch that `item` needs for up to `queries` queries.
+  int64_t (*scratch)(const AttendShape& shape, int64_t queries);
   /// Computes out, lse and sums of the item's queries over the item's keys alone.
   /// @param scratch   64-byte aligned
-  void (*attend_item)(const AttendForward<float>& args, const ForwardItem& item, float* scratch);
+  void (*item)(const AttendForward<float>& args, const ForwardItem& item, float* scratch);
+};
+
+struct KernelTable {
+  ForwardKernel attend;
   /// As in rows.h, for rows [first, end); null results are not written.
   void (*row_statistics)(RowRange rows, int64_t width, const float* x, int64_t x_stride, float eps,
                          float* mean, float* inverse_deviation);
@@ -42,9 +46,15 @@ extern const KernelTable kAvx512Kernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kPortableKernels;
 
+/// Forward attention whose products multiply bfloat16 and add up in float32.
+extern const ForwardKernel kAmxBfloat16;
+extern const ForwardKernel kAvx512Bfloat16;
+
 /// The set in use; kReference also where PERCEIVER_KERNELS names an unusable one.
 Isa active_isa();
 /// Its table; null for kReference.
 const KernelTable* active_table();
+/// The bfloat16 attention beside it; null where this CPU, or the set in use, has none.
+const ForwardKernel* active_bfloat16();
 
 }  // namespace perceiver::kernels

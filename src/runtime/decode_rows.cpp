@@ -227,6 +227,7 @@ class RowReader {
     }
     point_values(args);
     args.out = {to.data, 0, args.shape.v_dim, to.stride};
+    args.bfloat16 = parts_.weights.precision == Precision::kBF16;
     kernels::attend(args);
     mask_rows(begin, end, to);
   }

@@ -250,6 +250,7 @@ class ExampleReader {
     args.key_mask = valid == Validity::kSome ? source_.mask(b_) + first : nullptr;
     args.out = {out.data, 0, n * out.stride, out.stride};
     args.lse = lse;
+    args.bfloat16 = parts_.precision == Precision::kBF16;
     form_.point_sums(out.data, n, args);
     kernels::attend(args);
   }

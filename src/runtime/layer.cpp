@@ -69,7 +69,7 @@ void Mlp::apply(Matrix x, Workspace& workspace) const {
 SelfAttendLayer::SelfAttendLayer(Weights& weights, const std::string& prefix,
                                  const AttentionShape& shape, const Compatibility& compatibility,
                                  Precision precision)
-    : shape_(shape), eps_(static_cast<float>(compatibility.layer_norm_eps)) {
+    : shape_(shape), eps_(static_cast<float>(compatibility.layer_norm_eps)), precision_(precision) {
   const float* gamma = weights.data(prefix + ".norm_queries.weight");
   const float* beta = weights.data(prefix + ".norm_queries.bias");
   {
@@ -112,6 +112,7 @@ void SelfAttendLayer::apply(Matrix latents, int64_t batch, Workspace& workspace,
     attend.k = part(shape_.qk_channels, qk);
     attend.v = part(2 * shape_.qk_channels, v);
     attend.scale = scale;
+    attend.bfloat16 = precision_ == Precision::kBF16;
     attend.out = {attended.data, count * attended.stride, v, attended.stride};
     kernels::attend(attend);
     for (int64_t i = 0; map != nullptr && i < batch * heads; ++i) {

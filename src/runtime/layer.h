@@ -41,6 +41,7 @@ class SelfAttendLayer {
  private:
   AttentionShape shape_;
   float eps_ = 1e-5F;
+  Precision precision_ = Precision::kF32;
   Linear query_key_value_, output_;
   Mlp mlp_;
 };

@@ -62,6 +62,7 @@ Json stats_to_json(const RunStats& stats) {
             {"peak_rss_bytes", stats.peak_rss_bytes},
             {"engine", stats.engine},
             {"kernels", stats.kernels},
+            {"bfloat16_kernels", stats.bfloat16_kernels},
             {"requested_plan", stats.requested_plan},
             {"plan", stats.plan},
             {"attentions", attentions},

@@ -308,10 +308,15 @@ int64_t coordinate(const AttendLine& line, int64_t token, size_t axis) {
 /// of a valid key.
 struct RowSize {
   double score = 0, factor = 0, value = 0;
+  double product = 0;  ///< of `score`, what queries and keys multiplied contribute
 };
 
-double magnitude(const AttendForward<float>& args, const AttendLine& line, Place place,
-                 int64_t key) {
+struct Magnitude {
+  double product, tables;
+};
+
+Magnitude magnitude(const AttendForward<float>& args, const AttendLine& line, Place place,
+                    int64_t key) {
   const auto at = [&](const Rows<const float>& rows, int64_t row) {
     return rows.data + place.batch * rows.batch + place.head * rows.head + row * rows.row;
   };
@@ -320,14 +325,14 @@ double magnitude(const AttendForward<float>& args, const AttendLine& line, Place
     sum += std::abs(static_cast<double>(at(args.q, place.query)[c]) *
                     static_cast<double>(at(args.k, key)[c]));
   }
-  sum *= static_cast<double>(args.scale);
+  Magnitude result{sum * static_cast<double>(args.scale), 0};
   for (size_t x = 0; x < line.extents.size(); ++x) {
     const bool keys = line.side == GridSide::kKeys;
     const float* row = keys ? at(args.grid.tables[x], place.query)
                             : at(args.grid.tables[x], coordinate(line, place.query, x));
-    sum += std::abs(static_cast<double>(keys ? row[coordinate(line, key, x)] : row[key]));
+    result.tables += std::abs(static_cast<double>(keys ? row[coordinate(line, key, x)] : row[key]));
   }
-  return sum;
+  return result;
 }
 
 RowSize row_size(const AttendForward<float>& args, const AttendCase& attend_case, Place place) {
@@ -338,18 +343,21 @@ RowSize row_size(const AttendForward<float>& args, const AttendCase& attend_case
     if (!attend_case.is_valid(place.batch, key)) {
       continue;
     }
-    double score = magnitude(args, line, place, key);
-    double factor = 1;
+    const auto [product, tables] = magnitude(args, line, place, key);
+    double score = product + tables;
+    double factor = 1, score_factor = 1;
     if (args.grid.scale != nullptr) {
       const int64_t token = line.side == GridSide::kKeys ? key : place.query;
       factor = static_cast<double>(args.grid.scale[place.batch * args.grid.scale_batch + token]);
       score *= factor;
+      score_factor = factor;
     }
     if (args.key_bias != nullptr) {
       const int64_t row = place.batch * shape.heads + place.head;
       score += std::abs(static_cast<double>(args.key_bias[row * shape.keys + key]));
     }
     size.score = std::max(size.score, score);
+    size.product = std::max(size.product, product * score_factor);
     size.factor = std::max(size.factor, line.side == GridSide::kKeys ? factor : 1);
     const float* value =
         args.v.data + place.batch * args.v.batch + place.head * args.v.head + key * args.v.row;
@@ -383,10 +391,37 @@ struct Worst {
   }
 };
 
+struct Allowed {
+  double lse, weights, sums;  ///< the latter two relative to the largest value and factor
+};
+
+Allowed allowed_in(const AttendShape& shape, const RowSize& size, Operands operands) {
+  // A score sums qk_dim products, rounds q * scale, the tables, bias and token scale; its
+  // exponent is rounded once more where the row's maximum is subtracted.
+  const double width = static_cast<double>(shape.qk_dim);
+  double score = kEpsilon * (2 * std::sqrt(width) + 8) * size.score;
+  // Weights: an exponential near 2 ulp, and sums of `keys` terms in vectors and blocks.
+  const double sums = kEpsilon * (16 + 2 * std::sqrt(static_cast<double>(shape.keys)));
+  if (operands == Operands::kFloat32) {
+    return {2 * score + sums, 2 * score + sums, 2 * score + sums};
+  }
+  // Both factors of each of a score's products are rounded by up to u = 2^-9 of themselves: never
+  // more than 2 u times the sum of their magnitudes. Roundings are independent, though: about
+  // uniform in +-u they give a standard deviation of 0.82 u |q k| a product and, for normal
+  // numbers, of 1.3 u / sqrt(width) of that sum. Six of these is 2 u * 4 / sqrt(width).
+  constexpr double kRounding = 0x1p-9;
+  score += 2 * kRounding * std::min(1.0, 4 / std::sqrt(std::max(width, 1.0))) * size.product;
+  // Off by d a score, a weight is off by a factor of at most e^(2 d) after normalisation, and a
+  // weighted mean by no more than twice its largest value however wrong the weights.
+  const double weights = std::min(2.0, std::expm1(2 * score)) + sums;
+  // The weights and values of the second product are rounded too.
+  return {score + sums, weights + 2 * kRounding, weights};
+}
+
 }  // namespace
 
 std::string compare(const AttendCase& attend_case, const AttendResults& expected,
-                    const AttendResults& actual) {
+                    const AttendResults& actual, Operands operands) {
   AttendResults unused = attend_case.make_results();
   const AttendForward<float> args = attend_case.call(unused);
   const AttendShape& shape = args.shape;
@@ -395,26 +430,20 @@ std::string compare(const AttendCase& attend_case, const AttendResults& expected
     const Place place{row / shape.queries / shape.heads, row / shape.queries % shape.heads,
                       row % shape.queries};
     const RowSize size = row_size(args, attend_case, place);
-    // A score sums qk_dim products, rounds q * scale, the tables, bias and token scale; its
-    // exponent is rounded once more where the row's maximum is subtracted.
-    const double score =
-        kEpsilon * (2 * std::sqrt(static_cast<double>(shape.qk_dim)) + 8) * size.score;
-    // Weights: an exponential within 2 ulp, and sums of `keys` terms in vectors and blocks.
-    const double weight =
-        2 * score + kEpsilon * (16 + 2 * std::sqrt(static_cast<double>(shape.keys)));
+    const Allowed allowed = allowed_in(shape, size, operands);
     const double lse = static_cast<double>(expected.lse.at(0, 0, 0, row));
     worst.check("lse", place, 0, expected.lse.at(0, 0, 0, row), actual.lse.at(0, 0, 0, row),
-                weight + 2 * kEpsilon * std::abs(lse));
+                allowed.lse + 2 * kEpsilon * std::abs(lse));
     for (int64_t c = 0; c < shape.v_dim; ++c) {
       worst.check("out", place, c, expected.out.at(place.batch, place.head, place.query, c),
                   actual.out.at(place.batch, place.head, place.query, c),
-                  weight * size.value * size.factor);
+                  allowed.weights * size.value * size.factor);
     }
     for (const GridSide side = args.grid.side; const GuardedRows& sums : expected.sums) {
       const GuardedRows& other = actual.sums[&sums - expected.sums];
       for (int64_t c = 0; side == GridSide::kKeys && c < sums.width; ++c) {
         worst.check("sums", place, c, sums.at(place.batch, place.head, place.query, c),
-                    other.at(place.batch, place.head, place.query, c), weight * size.factor);
+                    other.at(place.batch, place.head, place.query, c), allowed.sums * size.factor);
       }
     }
   }

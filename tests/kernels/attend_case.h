@@ -88,10 +88,13 @@ class AttendCase {
   void poison_masked();
 };
 
+/// What a kernel multiplies: how far its products may be off.
+enum class Operands { kFloat32, kBfloat16 };
+
 /// The results of the formulas in double and how far float32 arithmetic may be off, row by row:
 /// per row, the scores' rounding errors follow from the lengths and norms of what is summed.
 /// @return empty, or the worst value with its place
 std::string compare(const AttendCase& attend_case, const AttendResults& expected,
-                    const AttendResults& actual);
+                    const AttendResults& actual, Operands operands = Operands::kFloat32);
 
 }  // namespace perceiver::kernels

@@ -88,32 +88,68 @@ TEST_F(Attend, TheSameCallGivesTheSameBits) {
   }
 }
 
-TEST_F(Attend, SixteenLanesAgreeWithTheFormulas) {
-  const KernelTable* kernels = wide_lanes_kernels();
-  if (kernels == nullptr) {
-    GTEST_SKIP() << "needs AVX2";
-  }
+/// All lines by one kernel that attend() does not know.
+void expect_kernel(const ForwardKernel& kernel, const std::string& name, Operands operands) {
   for (const AttendLine& line : all_lines()) {
     const AttendCase attend_case(line);
     AttendResults actual = attend_case.make_results();
     const AttendForward<float> args = attend_case.call(actual);
     const AttendShape& shape = line.shape;
-    std::vector<float> scratch(
-        static_cast<size_t>(kernels->attend_scratch(shape, shape.queries) + 16));
+    std::vector<float> scratch(static_cast<size_t>(kernel.scratch(shape, shape.queries) + 16));
     float* aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) / 4;
     for (int64_t pair = 0; pair < shape.batch * shape.heads; ++pair) {
-      kernels->attend_item(args,
-                           {.batch = pair / shape.heads,
-                            .head = pair % shape.heads,
-                            .first_query = 0,
-                            .queries = shape.queries,
-                            .first_key = 0,
-                            .keys = shape.keys},
-                           aligned);
+      kernel.item(args,
+                  {.batch = pair / shape.heads,
+                   .head = pair % shape.heads,
+                   .first_query = 0,
+                   .queries = shape.queries,
+                   .first_key = 0,
+                   .keys = shape.keys},
+                  aligned);
     }
-    EXPECT_EQ(compare(attend_case, expected_results(attend_case), actual), "")
-        << reproducer(line, "16 lanes", 1);
-    EXPECT_TRUE(actual.intact()) << reproducer(line, "16 lanes", 1);
+    EXPECT_EQ(compare(attend_case, expected_results(attend_case), actual, operands), "")
+        << reproducer(line, name, 1);
+    EXPECT_TRUE(actual.intact()) << reproducer(line, name, 1);
+  }
+}
+
+TEST_F(Attend, SixteenLanesAgreeWithTheFormulas) {
+  if (wide_lanes_kernels() == nullptr) {
+    GTEST_SKIP() << "needs AVX2";
+  }
+  expect_kernel(wide_lanes_kernels()->attend, "16 lanes", Operands::kFloat32);
+}
+
+TEST_F(Attend, EmulatedBfloat16IsWithinItsRounding) {
+  if (wide_lanes_bfloat16() == nullptr) {
+    GTEST_SKIP() << "needs AVX2";
+  }
+  expect_kernel(*wide_lanes_bfloat16(), "emulated AVX512_BF16", Operands::kBfloat16);
+  expect_kernel(*emulated_amx(), "emulated AMX", Operands::kBfloat16);
+}
+
+// The only test of the bfloat16 instructions themselves: on a CPU that has none of them it shows
+// that allowing bfloat16 changes nothing.
+TEST_F(Attend, AllowingBfloat16RoundsWhereTheCpuMultipliesItOnly) {
+  for (const AttendLine& line : all_lines()) {
+    const AttendCase attend_case(line);
+    const AttendResults expected = expected_results(attend_case);
+    for (const std::string& kernels : runnable()) {
+      ASSERT_TRUE(use_kernels(kernels));
+      for (const int threads : {1, 3}) {
+        AttendResults actual = attend_case.make_results();
+        AttendForward<float> args = attend_case.call(actual);
+        args.bfloat16 = true;
+        attend(args, threads);
+        const std::string who = reproducer(line, kernels + " allowing bfloat16", threads);
+        if (active_bfloat16_kernels()[0] == '\0') {
+          EXPECT_EQ(actual.difference(attend_case_results(attend_case, threads)), "") << who;
+        } else {
+          EXPECT_EQ(compare(attend_case, expected, actual, Operands::kBfloat16), "") << who;
+        }
+        EXPECT_TRUE(actual.intact()) << who;
+      }
+    }
   }
 }
 
@@ -278,6 +314,17 @@ TEST_F(Attend, NotANumberIsNotHidden) {
     EXPECT_FALSE(std::isnan(results.out.at(0, 0, 0, 0))) << kernels;
     EXPECT_TRUE(std::isnan(results.out.at(0, 0, 1, 0))) << kernels;
     EXPECT_FALSE(std::isnan(results.out.at(0, 0, 2, 0))) << kernels;
+  }
+}
+
+TEST(AttendCompare, Bfloat16MayBeOffByItsRoundingOnly) {
+  const AttendCase attend_case(parse_line("q=3 k=200 qk=64 v=5"));
+  const AttendResults expected = expected_results(attend_case);
+  for (const auto& [off, is_allowed] : {std::pair{0.02f, true}, std::pair{0.3f, false}}) {
+    AttendResults actual = expected;
+    actual.out.at(0, 0, 1, 2) += off;
+    EXPECT_NE(compare(attend_case, expected, actual), "") << off;
+    EXPECT_EQ(compare(attend_case, expected, actual, Operands::kBfloat16).empty(), is_allowed);
   }
 }
 

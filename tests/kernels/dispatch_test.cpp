@@ -92,6 +92,32 @@ TEST(KernelSets, OneIsActiveAndTheOthersSayWhyNot) {
   ASSERT_TRUE(use_kernels(before));
 }
 
+bool cpu_has_avx512bf16() {
+#if defined(__x86_64__)
+  return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+TEST(KernelSets, Bfloat16AttentionBelongsToAvx512) {
+  const std::string before = active_kernels();
+  for (const KernelSet& set : kernel_sets()) {
+    if (!use_kernels(set.name)) {
+      continue;
+    }
+    int active = 0;
+    for (const KernelSet& bfloat16 : bfloat16_kernel_sets()) {
+      active += bfloat16.active ? 1 : 0;
+      EXPECT_EQ(bfloat16.reason.empty(), bfloat16.active) << bfloat16.name;
+      EXPECT_EQ(bfloat16.active, bfloat16.name == active_bfloat16_kernels());
+      EXPECT_TRUE(bfloat16.runs_here || !bfloat16.active);
+    }
+    EXPECT_EQ(active, set.name == "avx512" && cpu_has_avx512bf16() ? 1 : 0) << set.name;
+  }
+  ASSERT_TRUE(use_kernels(before));
+}
+
 TEST(KernelSets, NativeBfloat16CanBeAsked) {
   EXPECT_EQ(has_native_bfloat16(), has_native_bfloat16());
 }

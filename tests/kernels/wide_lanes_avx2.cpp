@@ -14,8 +14,7 @@ namespace perceiver::kernels {
 namespace {
 
 constexpr KernelTable kWideLanes = {
-    .attend_scratch = scratch_floats,
-    .attend_item = run_item,
+    .attend = {.scratch = scratch_floats, .item = run_item<Floats>},
     .row_statistics = row_statistics_of,
     .normalise_rows = normalise_rows_of,
     .activate_rows = activate_rows_of,

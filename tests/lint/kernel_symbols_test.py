@@ -11,7 +11,7 @@ import unittest
 ROOT = pathlib.Path(os.environ.get("PERCEIVER_SOURCE_DIR", pathlib.Path(__file__).parents[2]))
 BUILD = pathlib.Path(os.environ.get("PERCEIVER_BINARY_DIR", ROOT / "build"))
 ARCHIVE = BUILD / "libperceiver_kernels.a"
-INSTRUCTION_SET = re.compile(r"_(avx2|avx512|portable)\.cpp")
+INSTRUCTION_SET = re.compile(r"_(avx2|avx512|avx512bf16|amx|portable)\.cpp")
 # W, w, V, v: weak; u: unique. Exception tables name their routine weakly, which is data of the linker.
 SHARED = set("WwVvu")
 

@@ -90,6 +90,7 @@ class Forward(SystemTest):
         self.assertEqual(said["engine"], "runtime")
         self.assertEqual(said["requested_plan"], "auto")
         self.assertTrue(said["kernels"])
+        self.assertEqual(said["bfloat16_kernels"], "")  # nothing asked for bfloat16
         self.assertGreater(said["flops"], 0)
         self.assertGreater(said["gemm_peak_flops"], 1e8)
         for one in said["attentions"]:

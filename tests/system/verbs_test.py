@@ -38,7 +38,8 @@ class Info(SystemTest):
     def test_describes_a_preset_per_stage(self):
         answer = self.good("info", "--preset", "vision-perceiver-fourier")
         for text in ("48,440,627", "50,176 x 261", "512 x 1024", "encode", "decode", "textbook",
-                     "factored", "absorbed would be", "Kernels:", "softmax state", "185 MiB"):
+                     "factored", "absorbed would be", "Kernels:", "Attention in bfloat16:", "softmax state",
+                     "185 MiB"):
             self.assertIn(text, answer.out)
         said = self.good("info", "--preset", "vision-perceiver-fourier", "--json").json
         self.assertAlmostEqual(said["flops"], 406.1e9, delta=0.1e9)
@@ -48,6 +49,8 @@ class Info(SystemTest):
         self.assertLess(plans["encoder.cross_attend.0"]["flops"], 4e9)
         self.assertGreater(plans["encoder.cross_attend.0"]["textbook_flops"], 40e9)
         self.assertEqual([one["active"] for one in said["kernels"]].count(True), 1)
+        for one in said["bfloat16_kernels"]:  # either in use or it says why not
+            self.assertNotEqual(one["active"], bool(one["reason"]))
         self.assertGreater(said["peak_bytes"], 4 * 48440627)
         forced = self.good("info", "--preset", "vision-perceiver-learned", "--plan", "factored",
                            "--json").json["plans"]

@@ -71,6 +71,10 @@ struct AttendForward {
   int64_t key_mask_batch = 0;
   const T* key_bias = nullptr;  ///< [B, H, K] contiguous, or null
   TokenGrid<T> grid;
+  /// Queries (times scale), keys, weights and values may be rounded to bfloat16 before they are
+  /// multiplied: attend() does where active_bfloat16_kernels() says so, nothing else does. Sums,
+  /// tables, biases and the softmax stay float32.
+  bool bfloat16 = false;
 
   Rows<T> out;       ///< [.., v_dim], normalised; zero where no key is valid
   T* lse = nullptr;  ///< [B, H, Q] log-sum-exp of the scores, -inf without a valid key; or null

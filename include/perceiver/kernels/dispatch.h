@@ -29,6 +29,13 @@ const char* kernel_problem();
 /// here
 bool use_kernels(const std::string& name);
 
+/// Kernels of forward attention in bfloat16, best first: "amx", "avx512bf16". They belong to the
+/// set avx512 and are used where a call allows bfloat16 and that set is active. Where one does not
+/// run, tests know it by an emulation of its instructions only.
+std::vector<KernelSet> bfloat16_kernel_sets();
+/// Name of the one in use; empty where attention multiplies float32 whatever is allowed.
+const char* active_bfloat16_kernels();
+
 /// Whether the CPU multiplies bfloat16 natively (AVX512_BF16 or AMX).
 bool has_native_bfloat16();
 

@@ -10,7 +10,8 @@
 namespace perceiver::runtime {
 
 struct EngineOptions {
-  /// kF32, or kBF16: weights rounded to bfloat16, products in bfloat16 where the CPU multiplies it.
+  /// kF32, or kBF16: weights rounded to bfloat16; products, those of attention included, in
+  /// bfloat16 where the CPU multiplies it.
   DType dtype = DType::kF32;
   Plan plan = Plan::kAuto;
   int num_threads = 0;  ///< 0 = OpenMP's setting

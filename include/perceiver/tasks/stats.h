@@ -18,7 +18,8 @@ struct RunStats {
   std::vector<double> forward_seconds;
   int64_t peak_rss_bytes = 0;
   std::string engine;
-  std::string kernels;  ///< the set of attention kernels: "avx2", ...
+  std::string kernels;           ///< the set of attention kernels: "avx2", ...
+  std::string bfloat16_kernels;  ///< what computed attention in bfloat16; empty: nothing did
   std::string requested_plan = "auto";
   std::map<std::string, std::string> plan;  ///< attention -> order it ran in
   /// Every attention, in the order of the walk, with the reason for its order and its flops. A
