@@ -18,11 +18,18 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 /// Queries of an item share one packing of the keys, but its sums should stay near. Chosen with
 /// bench/kernels (one thread, GFLOP/s, 192 / 512 / 1024 queries an item: attend_encode_flow
 /// 66 / 68 / 66; 192 / 384 / 768: attend_decode_flow 75 / 78 / 81).
-constexpr int64_t kMostQueries = 576;
-constexpr int64_t kMostItemFloats = 262144;
+struct ItemLimit {
+  int64_t queries, floats;
+};
+constexpr ItemLimit kMost{576, 262144};
 /// Sums of this many floats stay in the second cache whatever the number of queries: narrow heads
-/// pack their keys for up to twice kMostQueries.
+/// pack their keys for up to twice kMost.queries.
 constexpr int64_t kNearFloats = 36864;
+/// Queries on a grid have no sums, and a tile's results are touched once a block of keys, so only
+/// the packing counts (attend_decode_flow with 2,736 queries, fastest of 15 runs by processor time,
+/// 384 / 576 / 1152 / 2048 queries an item: 1.09 / 1.13 / 1.00 / 1.00; its medians on a busy
+/// machine do not differ).
+constexpr ItemLimit kMostOnQueryGrid{2016, 1048576};
 /// An item is a multiple of this many queries, the tile of attend_forward-inl.h.
 constexpr int64_t kQueryStep = 48;
 /// Fewer keys than this are not worth a partial result of their own.
@@ -44,7 +51,9 @@ double fill_of(int64_t items, int threads) {
   return static_cast<double>(items) / static_cast<double>(divide_up(items, threads) * threads);
 }
 
-Division divide(const AttendShape& shape, int wanted_threads) {
+Division divide(const AttendForward<float>& args, int wanted_threads) {
+  const AttendShape& shape = args.shape;
+  const ItemLimit& limit = args.grid.side == GridSide::kQueries ? kMostOnQueryGrid : kMost;
   Division division{};
   division.threads = wanted_threads > 0 ? wanted_threads : omp_get_max_threads();
   const int64_t pairs = shape.batch * shape.heads;
@@ -55,9 +64,9 @@ Division divide(const AttendShape& shape, int wanted_threads) {
     division.threads = 1;
   }
   const int64_t width = std::max<int64_t>(shape.v_dim, 1);
-  const int64_t near = std::clamp(kNearFloats / width, kMostQueries, 2 * kMostQueries);
+  const int64_t near = std::max(limit.queries, std::min(kNearFloats / width, 2 * kMost.queries));
   const int64_t most =
-      std::clamp(kMostItemFloats / width, 2 * kQueryStep, near) / kQueryStep * kQueryStep;
+      std::clamp(limit.floats / width, 2 * kQueryStep, near) / kQueryStep * kQueryStep;
   const int64_t steps = divide_up(shape.queries, kQueryStep);
   // The fewest items that keep every thread busy nine tenths of the time, else the best there is.
   int64_t parts = divide_up(shape.queries, most);
@@ -211,7 +220,7 @@ void attend(const AttendForward<float>& args, int threads) {
   }
   const ForwardKernel* narrow = args.bfloat16 ? active_bfloat16() : nullptr;
   const ForwardKernel& kernel = narrow == nullptr ? kernels->attend : *narrow;
-  const Division division = divide(shape, threads);
+  const Division division = divide(args, threads);
   if (division.key_parts == 1) {
     run_items(args, division, nullptr, kernel);
   } else {

@@ -44,6 +44,8 @@ class QueryRows {
   /// Rows of a [n, w] or [B, n, w] tensor at `indices`.
   at::Tensor select_rows(const at::Tensor& rows, int64_t begin, int64_t end) const;
   at::Tensor positions(int64_t begin, int64_t end) const;
+  /// Rows that are an input's dense tokens; of asked points those alone are made.
+  at::Tensor input_rows(int64_t begin, int64_t end) const;
 
   const StemContext& context_;
   const OutputSpec& output_;
@@ -52,8 +54,8 @@ class QueryRows {
   bool whole_ = true;
   std::vector<int64_t> grid_;
   std::vector<int64_t> points_;  ///< when not whole
-  /// Learned table, input rows, caller's queries or coordinates; dense input rows are made of
-  /// `tokens_` when first asked for.
+  /// Learned table, input rows, caller's queries or coordinates; the dense rows of a whole input
+  /// are made of `tokens_` when first asked for.
   mutable at::Tensor source_;
   std::optional<TokenSegment> tokens_;  ///< kInputTokens
   at::Tensor content_;                  ///< input content to put in front (concat_input)

@@ -193,11 +193,37 @@ std::optional<AbsorbedRows> QueryRows::factored(GridTablesCache& cache) const {
                        context_.spec.compatibility.layer_norm_eps);
 }
 
-at::Tensor QueryRows::block(int64_t begin, int64_t end) const {
-  if (tokens_ && !source_.defined()) {
-    source_ = dense_tokens(*tokens_);
+at::Tensor QueryRows::input_rows(int64_t begin, int64_t end) const {
+  if (whole_) {
+    if (!source_.defined()) {
+      source_ = dense_tokens(*tokens_);
+    }
+    return select_rows(source_, begin, end);
   }
-  at::Tensor rows = fourier_ ? positions(begin, end) : select_rows(source_, begin, end);
+  TokenSegment asked = *tokens_;
+  asked.tokens = end - begin;
+  if (asked.content.defined()) {
+    asked.content = select_rows(asked.content, begin, end);
+  }
+  if (asked.positions.defined()) {
+    asked.positions = select_rows(asked.positions, begin, end);
+  } else if (asked.separable) {
+    std::vector<int64_t> on_grid = indices(begin, end);
+    for (int64_t& index : on_grid) {
+      index += asked.begin;
+    }
+    asked.positions = to_tensor(asked.separable->rows(on_grid)).to(context_.options);
+  }
+  if (asked.replaced.defined()) {
+    asked.replaced = select_rows(asked.replaced.unsqueeze(-1), begin, end).squeeze(-1);
+  }
+  return dense_tokens(asked);
+}
+
+at::Tensor QueryRows::block(int64_t begin, int64_t end) const {
+  at::Tensor rows = fourier_  ? positions(begin, end)
+                    : tokens_ ? input_rows(begin, end)
+                              : select_rows(source_, begin, end);
   if (rows.dim() == 2) {
     rows = rows.unsqueeze(0).expand({batch_, -1, -1});
   }

@@ -208,7 +208,11 @@ Array ConvStem::apply(const Array& raw, Workspace& workspace) const {
   shape[shape.size() - 3] = last.height;
   shape[shape.size() - 2] = last.width;
   shape.back() = channels;
-  Array result = Array::zeros(DType::kF32, shape);
+  const int64_t result_bytes = element_count(shape) * static_cast<int64_t>(sizeof(float));
+  if (result_ == nullptr || result_.use_count() > 1 || result_->size() < result_bytes) {
+    result_ = std::make_shared<Pages>(std::max<int64_t>(result_bytes, 1));
+  }
+  auto* result = reinterpret_cast<float*>(result_->data());
   const Workspace::Scope scope(workspace);
   float* values = raw.dtype() == DType::kF32 ? nullptr : workspace.take(pixels);
   float* inner = workspace.take(largest_convolved);
@@ -230,14 +234,13 @@ Array ConvStem::apply(const Array& raw, Workspace& workspace) const {
       layer->apply(from, now, padding_, inner);
       const Picture wide{convolved(now.height), convolved(now.width)};
       now = pooled(wide, padding_);
-      float* to = layer == layers_.back()
-                      ? result.mutable_data<float>() + i * now.height * now.width * channels
-                      : between;
+      float* to =
+          layer == layers_.back() ? result + i * now.height * now.width * channels : between;
       max_pool(inner, wide, layer->out(), padding_, to);
       from = to;
     }
   }
-  return result;
+  return Array::view(DType::kF32, std::move(shape), result, result_);
 }
 
 }  // namespace perceiver::runtime

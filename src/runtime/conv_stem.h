@@ -7,6 +7,7 @@
 
 #include "perceiver/base/array.h"
 #include "perceiver/spec/model_spec.h"
+#include "runtime/pages.h"
 #include "runtime/weights.h"
 #include "runtime/workspace.h"
 
@@ -21,7 +22,8 @@ class ConvStem {
   ~ConvStem();
 
   /// @param raw  [B, H, W, C] or [B, T, H, W, C], any dtype with a float form
-  /// @return     F32, channels last on the downsampled grid
+  /// @return     F32, channels last on the downsampled grid; in the memory of the last call where
+  ///             nobody holds its result any more
   /// @throws Error(kShape) if a picture is too small for an unpadded pool
   Array apply(const Array& raw, Workspace& workspace) const;
 
@@ -30,6 +32,7 @@ class ConvStem {
   std::string name_;
   ConvPadding padding_;
   std::vector<std::unique_ptr<Layer>> layers_;
+  mutable std::shared_ptr<Pages> result_;
 };
 
 }  // namespace perceiver::runtime

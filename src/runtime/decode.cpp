@@ -98,10 +98,16 @@ const Linear& Decoder::Parts::packed_query() {
   return *query_linear;
 }
 
-std::shared_ptr<const Decoder::Prepared> Decoder::prepare(ConstMatrix latents, int64_t batch,
-                                                          Plan plan, Workspace& workspace) const {
+std::shared_ptr<Decoder::Prepared> Decoder::prepare(ConstMatrix latents, int64_t batch, Plan plan,
+                                                    Workspace& workspace,
+                                                    std::shared_ptr<Prepared> reused) const {
   const Parts& parts = *parts_;
-  auto prepared = std::make_shared<Prepared>();
+  std::shared_ptr<Prepared> prepared =
+      reused != nullptr ? std::move(reused) : std::make_shared<Prepared>();
+  prepared->has_keys = prepared->has_values = false;
+  for (const auto& output : prepared->factored) {
+    output->current = false;
+  }
   prepared->plan = plan;
   prepared->batch = batch;
   prepared->latents = latents.rows / batch;
@@ -123,9 +129,10 @@ std::shared_ptr<const Decoder::Prepared> Decoder::prepare(ConstMatrix latents, i
 }
 
 void Decoder::Prepared::absorb_keys(const Parts& parts) const {
-  if (!keys.empty()) {
+  if (has_keys) {
     return;
   }
+  has_keys = true;
   const int64_t heads = parts.shape().num_heads, rows = parts.shape().query_channels;
   const int64_t dk = parts.qk_dim();
   keys.resize(static_cast<size_t>(batch * heads * latents * rows));
@@ -143,9 +150,10 @@ void Decoder::Prepared::absorb_keys(const Parts& parts) const {
 }
 
 void Decoder::Prepared::compose_values(const Parts& parts) const {
-  if (!values.empty()) {
+  if (has_values) {
     return;
   }
+  has_values = true;
   const AttentionShape& shape = parts.shape();
   const int64_t heads = shape.num_heads, dv = parts.v_dim(), rows = shape.output_channels;
   const Affine& output = parts.weights.output;
@@ -163,50 +171,42 @@ void Decoder::Prepared::compose_values(const Parts& parts) const {
   }
 }
 
-namespace {
-
-/// The same grid may have its points elsewhere when only some of them are asked for: the last
-/// features of each axis tell.
-std::string position_key(const TokenSource& queries, const std::string& output) {
-  std::string key = cat(output, shape_string(queries.positions().index_dims));
-  for (const Array& axis : queries.positions().axes) {
-    const int64_t row = axis.nbytes() / axis.size(0);
-    key.append(reinterpret_cast<const char*>(axis.bytes()) + axis.nbytes() - row,
-               static_cast<size_t>(row));
-  }
-  return key;
-}
-
-}  // namespace
-
 const FactoredQueries& Decoder::Prepared::of_queries(const Parts& parts, const std::string& output,
-                                                     const TokenSource& queries) const {
-  const std::string key = position_key(queries, output);
-  const auto found = factored.find(key);
-  if (found != factored.end()) {
-    return found->second;
-  }
-  absorb_keys(parts);
-  FactoredQueries made{TokenFactors(queries), {}};
-  const int64_t heads = parts.shape().num_heads, row = parts.shape().query_channels;
-  for (int axis = 0; axis < made.factors.num_axes(); ++axis) {
-    const int64_t extent = made.factors.extent(axis);
-    std::vector<float>& table =
-        made.tables.emplace_back(static_cast<size_t>(batch * heads * extent * latents));
-    for (int64_t i = 0; i < batch * heads; ++i) {
-      made.factors.table_by_coordinate(
-          axis, {keys.data() + i * latents * row, latents, row, row},
-          {table.data() + i * extent * latents, extent, latents, latents});
+                                                     const TokenSource& queries,
+                                                     Workspace& workspace) const {
+  auto found = std::find_if(factored.begin(), factored.end(),
+                            [&](const auto& one) { return one->output == output; });
+  if (found == factored.end() || !(*found)->factors.fits(queries)) {
+    auto made = std::make_unique<FactoredQueries>(
+        FactoredQueries{output, TokenFactors(queries), {}, false});
+    if (found == factored.end()) {
+      found = factored.insert(found, std::move(made));
+    } else {
+      *found = std::move(made);
     }
   }
-  return factored.emplace(key, std::move(made)).first->second;
+  FactoredQueries& own = **found;
+  if (own.current) {
+    return own;
+  }
+  absorb_keys(parts);
+  const int64_t heads = parts.shape().num_heads, row = parts.shape().query_channels;
+  own.tables.resize(static_cast<size_t>(own.factors.num_axes()));
+  for (int axis = 0; axis < own.factors.num_axes(); ++axis) {
+    const int64_t extent = own.factors.extent(axis);
+    std::vector<float>& table = own.tables[static_cast<size_t>(axis)];
+    table.resize(static_cast<size_t>(batch * heads * extent * latents));
+    for (int64_t i = 0; i < batch * heads; ++i) {
+      own.factors.table_by_coordinate(
+          axis, {keys.data() + i * latents * row, latents, row, row},
+          {table.data() + i * extent * latents, extent, latents, latents}, workspace);
+    }
+  }
+  own.current = true;
+  return own;
 }
 
 namespace {
-
-std::string constant_key(const TokenSource& queries, const std::string& output) {
-  return cat(output, shape_string(queries.grid()));
-}
 
 /// LayerNorm's result of rows [begin, end), scale and shift left to the weights.
 Matrix normed_rows(TokenSource& queries, int64_t b, int64_t begin, int64_t end, float eps,
@@ -222,7 +222,7 @@ Matrix normed_rows(TokenSource& queries, int64_t b, int64_t begin, int64_t end, 
 
 bool Decoder::Parts::keeps(const TokenSource& queries, const std::string& output) const {
   return queries.is_constant() &&
-         (constant_queries.contains(constant_key(queries, output)) ||
+         (constant_queries.contains(output) ||
           constant_bytes + queries.count() * shape().qk_channels * 4 <= kMaxKept);
 }
 
@@ -231,7 +231,7 @@ const float* Decoder::Parts::constant_rows(TokenSource& queries, const std::stri
   if (!keeps(queries, output)) {
     return nullptr;
   }
-  std::vector<float>& kept = constant_queries[constant_key(queries, output)];
+  std::vector<float>& kept = constant_queries[output];
   if (!kept.empty()) {
     return kept.data();
   }

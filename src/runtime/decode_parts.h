@@ -21,7 +21,7 @@ struct Decoder::Parts {
   std::optional<Linear> query_linear;  ///< made when first asked for
   Linear key_value;                    ///< norm_inputs folded in, [qk + v, D]
   std::map<std::string, RowTail> tails;
-  /// Projected queries that depend on weights alone, by output and grid, at most kMaxKept bytes.
+  /// Projected queries that depend on weights alone, by output, at most kMaxKept bytes.
   std::map<std::string, std::vector<float>> constant_queries;
   int64_t constant_bytes = 0;
 
@@ -38,9 +38,11 @@ struct Decoder::Parts {
 
 /// Positions of one output's queries and what they score against the latents.
 struct FactoredQueries {
+  std::string output;
   TokenFactors factors;
   /// Per axis [B, H, extent, N].
   std::vector<std::vector<float>> tables;
+  bool current = false;  ///< the tables are of the present latents
 };
 
 struct Decoder::Prepared {
@@ -51,10 +53,11 @@ struct Decoder::Prepared {
   int64_t width = 0;               ///< qk + v
 
   // What the absorbed orders need, made when first asked for.
+  mutable bool has_keys = false, has_values = false;
   mutable std::vector<float> keys;      ///< [B, H, N, E], centred
   mutable std::vector<float> key_bias;  ///< [B, H, N]
   mutable std::vector<float> values;    ///< [B, H, N, E] with the output's bias in head 0
-  mutable std::map<std::string, FactoredQueries> factored;
+  mutable std::vector<std::unique_ptr<FactoredQueries>> factored;  ///< one for each output
 
   ConstMatrix example(int64_t b) const {
     return {keys_values.data() + b * latents * width, latents, width, width};
@@ -62,25 +65,25 @@ struct Decoder::Prepared {
   void absorb_keys(const Parts& parts) const;
   void compose_values(const Parts& parts) const;
   const FactoredQueries& of_queries(const Parts& parts, const std::string& output,
-                                    const TokenSource& queries) const;
+                                    const TokenSource& queries, Workspace& workspace) const;
 };
 
 /// How the rows of one output are computed: scores, values and what follows, chosen by flops.
 struct RowOrder {
-  Plan scores = Plan::kTextbook;
+  ScoreChoice scores;
   bool values_composed = false;
   TailOrder tail = TailOrder::kSeparate;
-  double flops = 0;           ///< of all rows, everything included
-  double textbook_flops = 0;  ///< likewise, as the formulas are written
-  std::string reason;
 };
 
 /// @param whole_rows  the rows before the final linear are asked for
 RowOrder choose_order(const Decoder::Parts& parts, const Decoder::Prepared& prepared,
                       const OutputSpec& output, const TokenSource& queries, bool whole_rows);
 
+/// Scratch of a block of rows where nobody says otherwise.
+constexpr int64_t kDecodeScratch = int64_t{8} << 20;
+
 constexpr int64_t decode_block_rows(int64_t scratch_bytes, int64_t floats) {
-  const int64_t bytes = scratch_bytes > 0 ? scratch_bytes : int64_t{8} << 20;
+  const int64_t bytes = scratch_bytes > 0 ? scratch_bytes : kDecodeScratch;
   const int64_t rows = bytes / (4 * (floats > 0 ? floats : 1));
   return rows < 64 ? 64 : rows > 4096 ? 4096 : rows;
 }

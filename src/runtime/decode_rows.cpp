@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
+#include <string>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -21,8 +23,8 @@ double product(int64_t a, int64_t b, int64_t c) {
 constexpr double kCallsPerSetup = 32;
 
 struct ScoreCost {
-  Plan plan;
-  double flops;
+  Plan plan = Plan::kTextbook;
+  double flops = 0;
 };
 
 double absorbing(const Decoder::Parts& parts, int64_t n) {
@@ -56,29 +58,29 @@ ScoreCost factored_scores(const Decoder::Parts& parts, int64_t n, const TokenSou
           absorbing(parts, n) + tables + product(shape.num_heads * queries.count(), n, width)};
 }
 
-void choose_scores(const Decoder::Parts& parts, const Decoder::Prepared& prepared,
-                   const OutputSpec& output, const TokenSource& queries, RowOrder& order) {
+ScoreChoice choose_scores(const Decoder::Parts& parts, const Decoder::Prepared& prepared,
+                          const OutputSpec& output, const TokenSource& queries) {
   const int64_t n = prepared.latents;
-  std::vector<ScoreCost> costs{
+  const bool factors = TokenFactors::applies(queries);
+  std::array<ScoreCost, 3> all{
       textbook_scores(parts, n, queries, parts.keeps(queries, output.name)),
-      absorbed_scores(parts, n, queries)};
-  if (TokenFactors::applies(queries)) {
-    costs.push_back(factored_scores(parts, n, queries));
-  }
+      absorbed_scores(parts, n, queries),
+      factors ? factored_scores(parts, n, queries) : ScoreCost{}};
+  const std::span costs(all.data(), factors ? 3 : 2);
   std::sort(costs.begin(), costs.end(),
             [](const ScoreCost& a, const ScoreCost& b) { return a.flops < b.flops; });
-  Plan wanted = prepared.plan == Plan::kAuto ? costs.front().plan : prepared.plan;
-  order.reason = cat(plan_name(costs[1].plan), " would take ", costs[1].flops / 1e9, " GFLOP");
-  if (wanted == Plan::kFactored && !TokenFactors::applies(queries)) {
-    wanted = Plan::kAbsorbed;
-    order.reason = "the queries do not factor";
-  } else if (prepared.plan != Plan::kAuto) {
-    order.reason = "asked for";
-  }
-  const auto chosen = std::find_if(costs.begin(), costs.end(),
-                                   [&](const ScoreCost& cost) { return cost.plan == wanted; });
-  order.scores = wanted;
-  order.flops += chosen->flops;
+  ScoreChoice choice;
+  choice.forced = prepared.plan != Plan::kAuto;
+  choice.falls_back = prepared.plan == Plan::kFactored && !factors;
+  choice.plan = choice.falls_back ? Plan::kAbsorbed
+                : choice.forced   ? prepared.plan
+                                  : costs.front().plan;
+  choice.runner_up = costs[1].plan;
+  choice.runner_up_flops = costs[1].flops;
+  choice.flops = std::find_if(costs.begin(), costs.end(), [&](const ScoreCost& cost) {
+                   return cost.plan == choice.plan;
+                 })->flops;
+  return choice;
 }
 
 struct AfterScores {
@@ -87,53 +89,63 @@ struct AfterScores {
   double flops;
 };
 
-/// Everything behind the scores, for every row.
-std::vector<AfterScores> after_scores(const Decoder::Parts& parts, const RowTail& tail, int64_t n,
-                                      int64_t rows) {
+/// The cheapest way from the scores on, for every row, and the order as written.
+struct BestAfterScores {
+  AfterScores best, as_written;
+};
+
+BestAfterScores after_scores(const Decoder::Parts& parts, const RowTail& tail, int64_t n,
+                             int64_t rows, bool whole_rows) {
   const AttentionShape& shape = parts.shape();
   const double composing = product(n, shape.v_channels, shape.output_channels);
   const double output = product(rows, shape.v_channels, shape.output_channels);
   const double plain = product(rows, n, shape.v_channels);
   const double composed = product(shape.num_heads * rows, n, shape.output_channels) + composing;
-  std::vector<AfterScores> all;
+  const AfterScores as_written{
+      false, TailOrder::kSeparate,
+      plain + output + static_cast<double>(rows) * tail.row_flops(TailOrder::kSeparate)};
+  AfterScores best = as_written;
+  const auto consider = [&](const AfterScores& one) { best = one.flops < best.flops ? one : best; };
   for (const TailOrder order :
        {TailOrder::kSeparate, TailOrder::kPlain, TailOrder::kComposed, TailOrder::kFromValues}) {
-    if (!tail.possible(order)) {
+    const bool has_rows = order == TailOrder::kSeparate || order == TailOrder::kPlain;
+    if (!tail.possible(order) || (whole_rows && !has_rows)) {
       continue;
     }
     const double rest = static_cast<double>(rows) * tail.row_flops(order) +
                         tail.setup_flops(order) / kCallsPerSetup;
     if (order == TailOrder::kFromValues) {
-      all.push_back({false, order, plain + rest});
+      consider({false, order, plain + rest});
     } else {
-      all.push_back({false, order, plain + output + rest});
-      all.push_back({true, order, composed + rest});
+      consider({false, order, plain + output + rest});
+      consider({true, order, composed + rest});
     }
   }
-  return all;
+  return {best, as_written};
 }
 
 }  // namespace
 
 RowOrder choose_order(const Decoder::Parts& parts, const Decoder::Prepared& prepared,
                       const OutputSpec& output, const TokenSource& queries, bool whole_rows) {
+  const BestAfterScores after = after_scores(parts, parts.tails.at(output.name), prepared.latents,
+                                             queries.count(), whole_rows);
   RowOrder order;
-  choose_scores(parts, prepared, output, queries, order);
-  const std::vector<AfterScores> all =
-      after_scores(parts, parts.tails.at(output.name), prepared.latents, queries.count());
-  const AfterScores* best = &all.front();  // as written
-  order.textbook_flops =
-      best->flops + textbook_scores(parts, prepared.latents, queries, false).flops;
-  for (const AfterScores& one : all) {
-    const bool has_rows = one.tail == TailOrder::kSeparate || one.tail == TailOrder::kPlain;
-    if (one.flops < best->flops && (has_rows || !whole_rows)) {
-      best = &one;
-    }
-  }
-  order.values_composed = best->values_composed;
-  order.tail = best->tail;
-  order.flops += best->flops;
+  order.scores = choose_scores(parts, prepared, output, queries);
+  order.scores.flops += after.best.flops;
+  order.scores.textbook_flops =
+      after.as_written.flops + textbook_scores(parts, prepared.latents, queries, false).flops;
+  order.values_composed = after.best.values_composed;
+  order.tail = after.best.tail;
   return order;
+}
+
+AttentionPlan ScoreChoice::described() const {
+  const std::string reason =
+      falls_back ? "the queries do not factor"
+      : forced   ? "asked for"
+                 : cat(plan_name(runner_up), " would take ", runner_up_flops / 1e9, " GFLOP");
+  return {"decoder.cross_attend", plan, reason, flops, textbook_flops};
 }
 
 namespace {
@@ -149,66 +161,89 @@ class RowReader {
         tail_(parts.tails.at(output.name)),
         order_(order),
         b_(b) {
-    if (order.scores == Plan::kTextbook) {
+    if (order.scores.plan == Plan::kTextbook) {
       kept_ = parts.constant_rows(queries, output.name, workspace);
     } else {
       prepared.absorb_keys(parts);
     }
-    if (order.scores == Plan::kFactored) {
-      factored_ = &prepared.of_queries(parts, output.name, queries);
+    if (order.scores.plan == Plan::kFactored) {
+      factored_ = &prepared.of_queries(parts, output.name, queries, workspace);
     }
     if (order.values_composed) {
       prepared.compose_values(parts);
     }
   }
 
+  /// Rows that attend in one call. The kernel packs keys and values once for each thread's share of
+  /// a call: the more rows, the less of it. What follows the attention takes up most of the scratch
+  /// a row, so that it goes through such a block in smaller steps, each of the two in half the
+  /// budget.
   int64_t block_rows() const {
     const AttentionShape& shape = parts_.shape();
-    const int64_t scores = order_.scores == Plan::kFactored
-                               ? queries_.content_channels()
+    const int64_t scores = order_.scores.plan == Plan::kFactored
+                               ? queries_.content_channels() + 1
                                : shape.query_channels + shape.qk_channels;
-    const int64_t values =
-        order_.values_composed ? shape.num_heads * shape.output_channels : shape.v_channels + 1;
-    return decode_block_rows(parts_.scratch_bytes, scores + values + tail_.row_floats());
+    return decode_block_rows(half_scratch(), scores + values_width());
   }
 
   void block(int64_t begin, int64_t end, Matrix out, Matrix whole, Workspace& workspace) {
     const Workspace::Scope scope(workspace);
+    const Matrix values = order_.tail == TailOrder::kFromValues
+                              ? workspace.matrix(end - begin, values_width())
+                              : workspace.dense(end - begin, values_width());
+    attend(begin, end, values, workspace);
+    const int64_t step =
+        decode_block_rows(half_scratch(), parts_.shape().output_channels + tail_.row_floats());
+    for (int64_t first = 0; first < values.rows; first += step) {
+      const int64_t last = std::min(first + step, values.rows);
+      finish(begin + first, values.block(first, last), out.block(first, last),
+             whole.data == nullptr ? whole : whole.block(first, last), workspace);
+    }
+  }
+
+ private:
+  int64_t half_scratch() const {
+    return std::max<int64_t>((parts_.scratch_bytes > 0 ? parts_.scratch_bytes : kDecodeScratch) / 2,
+                             1);
+  }
+
+  /// Rows begin, begin + 1, ... from their weighted values on.
+  void finish(int64_t begin, Matrix values, Matrix out, Matrix whole, Workspace& workspace) {
     if (order_.tail == TailOrder::kFromValues) {
-      const Matrix values = workspace.matrix(end - begin, parts_.shape().v_channels + 1);
-      attend(begin, end, values, workspace);
       tail_.from_values(values, out, workspace);
       return;
     }
-    const Matrix x = workspace.dense(end - begin, parts_.shape().output_channels);
-    if (order_.values_composed && parts_.shape().num_heads == 1) {
-      attend(begin, end, x, workspace);
-    } else {
-      const Workspace::Scope inner(workspace);
-      const Matrix values = workspace.dense(end - begin, values_width());
-      attend(begin, end, values, workspace);
-      if (order_.values_composed) {
-        add_heads(values, x);
-      } else {
-        parts_.weights.packed_output().apply(values, x);
-      }
+    const Workspace::Scope scope(workspace);
+    const bool are_rows = order_.values_composed && parts_.shape().num_heads == 1;
+    const Matrix x =
+        are_rows ? values : workspace.dense(values.rows, parts_.shape().output_channels);
+    if (order_.values_composed && !are_rows) {
+      add_heads(values, x);
+    } else if (!are_rows) {
+      parts_.weights.packed_output().apply(values, x);
     }
     if (parts_.shape().use_query_residual) {
-      const Workspace::Scope inner(workspace);
-      const Matrix rows = workspace.matrix(x.rows, x.columns);
-      queries_.dense(b_, begin, end, rows);
-      for (int64_t i = 0; i < x.rows; ++i) {
-        for (int64_t c = 0; c < x.columns; ++c) {
-          x.row(i)[c] += rows.row(i)[c];
-        }
-      }
+      add_queries(begin, x, workspace);
     }
     tail_.from_x(order_.tail, x, out, whole, workspace);
   }
 
- private:
+  void add_queries(int64_t begin, Matrix x, Workspace& workspace) const {
+    const Workspace::Scope scope(workspace);
+    const Matrix rows = workspace.matrix(x.rows, x.columns);
+    queries_.dense(b_, begin, begin + x.rows, rows);
+    for (int64_t i = 0; i < x.rows; ++i) {
+      for (int64_t c = 0; c < x.columns; ++c) {
+        x.row(i)[c] += rows.row(i)[c];
+      }
+    }
+  }
+
   int64_t values_width() const {
     const AttentionShape& shape = parts_.shape();
+    if (order_.tail == TailOrder::kFromValues) {
+      return shape.v_channels + 1;  // one more column for what from_values() adds
+    }
     return order_.values_composed ? shape.num_heads * shape.output_channels : shape.v_channels;
   }
 
@@ -220,7 +255,7 @@ class RowReader {
     args.shape.heads = shape.num_heads;
     args.shape.queries = end - begin;
     args.shape.keys = prepared_.latents;
-    if (order_.scores == Plan::kTextbook) {
+    if (order_.scores.plan == Plan::kTextbook) {
       project(begin, end, args, workspace);
     } else {
       absorb(begin, end, args, workspace);
@@ -336,10 +371,9 @@ class RowReader {
 
 }  // namespace
 
-AttentionPlan Decoder::plan_of(const Prepared& prepared, const OutputSpec& output,
-                               const TokenSource& queries) const {
-  const RowOrder order = choose_order(*parts_, prepared, output, queries, false);
-  return {"decoder.cross_attend", order.scores, order.reason, order.flops, order.textbook_flops};
+ScoreChoice Decoder::choice(const Prepared& prepared, const OutputSpec& output,
+                            const TokenSource& queries) const {
+  return choose_order(*parts_, prepared, output, queries, false).scores;
 }
 
 void Decoder::rows(const Prepared& prepared, const OutputSpec& output, TokenSource& queries,

@@ -112,39 +112,37 @@ const std::vector<Linear>& CrossAttendIn::Parts::heads_of_values() {
   return value_heads;
 }
 
-std::shared_ptr<const CrossAttendIn::Queries> CrossAttendIn::prepare(ConstMatrix latents,
-                                                                     int64_t batch, bool shared,
-                                                                     Plan plan,
-                                                                     Workspace& workspace) const {
+std::shared_ptr<CrossAttendIn::Queries> CrossAttendIn::prepare(
+    ConstMatrix latents, int64_t batch, bool shared, Plan plan, Workspace& workspace,
+    std::shared_ptr<Queries> reused) const {
   Parts& parts = *parts_;
   const AttentionShape& shape = parts.shape;
-  auto queries = std::make_shared<Queries>();
+  std::shared_ptr<Queries> queries =
+      reused != nullptr ? std::move(reused) : std::make_shared<Queries>();
   queries->plan = plan == Plan::kAuto ? parts.cheapest : plan;
   queries->batch = batch;
   queries->sets = shared ? 1 : batch;
   queries->latents = latents.rows / queries->sets;
   const bool textbook = queries->plan == Plan::kTextbook;
   queries->width = textbook ? parts.v_dim() : shape.input_channels;
+  for (const auto& source : queries->factored) {
+    source->current = false;
+  }
 
   const Workspace::Scope scope(workspace);
   const Matrix normalised = workspace.dense(latents.rows, latents.columns);
   kernels::normalise_rows(latents.rows, latents.columns, latents.data, latents.stride, parts.eps,
                           normalised.data, normalised.stride);
   const int64_t qk = shape.qk_channels;
-  std::vector<float> projected(static_cast<size_t>(latents.rows * qk));
-  const Matrix q{projected.data(), latents.rows, qk, qk};
+  const int64_t n = queries->latents, heads = shape.num_heads, width = shape.input_channels;
+  queries->rows.resize(
+      static_cast<size_t>(textbook ? latents.rows * qk : queries->sets * heads * n * width));
+  const Matrix q = textbook ? Matrix{queries->rows.data(), latents.rows, qk, qk}
+                            : workspace.dense(latents.rows, qk);
   parts.query.apply(normalised, q);
   const float scale = 1 / std::sqrt(static_cast<float>(parts.qk_dim()));
-  for (float& value : projected) {
-    value *= scale;
-  }
-  if (textbook) {
-    queries->rows = std::move(projected);
-    return queries;
-  }
-  const int64_t n = queries->latents, heads = shape.num_heads, width = shape.input_channels;
-  queries->rows.resize(static_cast<size_t>(queries->sets * heads * n * width));
-  for (int64_t set = 0; set < queries->sets; ++set) {
+  std::for_each(q.data, q.data + latents.rows * qk, [scale](float& value) { value *= scale; });
+  for (int64_t set = 0; set < queries->sets && !textbook; ++set) {
     for (int64_t h = 0; h < heads; ++h) {
       const Matrix absorbed{queries->rows.data() + (set * heads + h) * n * width, n, width, width};
       multiply(q.block(set * n, (set + 1) * n).slice(h * parts.qk_dim(), parts.qk_dim()),
@@ -160,32 +158,49 @@ Plan CrossAttendIn::plan_of(const Queries& queries) {
   return queries.plan;
 }
 
-ReadState CrossAttendIn::empty_state(const Queries& queries) const {
+void CrossAttendIn::empty(const Queries& queries, ReadState& state) const {
   const Parts& parts = *parts_;
-  ReadState state;
   state.reset(queries.batch, parts.shape.num_heads, queries.latents, queries.width);
   if (parts.masked_rows == MaskedRows::kMean) {
     state.keep_plain(queries.plan == Plan::kTextbook ? parts.shape.v_channels : queries.width);
   }
+}
+
+ReadState CrossAttendIn::empty_state(const Queries& queries) const {
+  ReadState state;
+  empty(queries, state);
   return state;
 }
 
 const FactoredSource& CrossAttendIn::Queries::of_source(const AttentionShape& shape,
-                                                        const TokenSource& source) const {
-  const std::string key = cat(source.name(), shape_string(source.grid()));
-  const auto found = factored.find(key);
-  if (found != factored.end()) {
-    return found->second;
+                                                        const TokenSource& source,
+                                                        Workspace& workspace) const {
+  auto found = std::find_if(factored.begin(), factored.end(),
+                            [&](const auto& one) { return one->name == source.name(); });
+  if (found == factored.end() || !(*found)->factors.fits(source)) {
+    auto made = std::make_unique<FactoredSource>(
+        FactoredSource{source.name(), TokenFactors(source), {}, false});
+    if (found == factored.end()) {
+      found = factored.insert(found, std::move(made));
+    } else {
+      *found = std::move(made);
+    }
   }
-  FactoredSource made{TokenFactors(source), {}};
+  FactoredSource& own = **found;
+  if (own.current) {
+    return own;
+  }
   const int64_t count = sets * shape.num_heads * latents;
   const ConstMatrix absorbed{rows.data(), count, width, width};
-  for (int axis = 0; axis < made.factors.num_axes(); ++axis) {
-    const int64_t extent = made.factors.extent(axis);
-    std::vector<float>& table = made.tables.emplace_back(static_cast<size_t>(count * extent));
-    made.factors.table(axis, absorbed, {table.data(), count, extent, extent});
+  own.tables.resize(static_cast<size_t>(own.factors.num_axes()));
+  for (int axis = 0; axis < own.factors.num_axes(); ++axis) {
+    const int64_t extent = own.factors.extent(axis);
+    std::vector<float>& table = own.tables[static_cast<size_t>(axis)];
+    table.resize(static_cast<size_t>(count * extent));
+    own.factors.table(axis, absorbed, {table.data(), count, extent, extent}, workspace);
   }
-  return factored.emplace(key, std::move(made)).first->second;
+  own.current = true;
+  return own;
 }
 
 namespace {

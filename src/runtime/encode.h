@@ -55,13 +55,17 @@ class CrossAttendIn {
   /// Queries of `latents` [batch * N, D] (or [N, D] shared by all examples: `shared`), in the form
   /// the plan needs. Computed once for the latent parameter of the model.
   /// kAuto: what plan_attentions() chooses for inputs of the spec's full size.
+  /// @param reused  written instead of a new object, nothing allocated where the sizes are the same
   struct Queries;
-  std::shared_ptr<const Queries> prepare(ConstMatrix latents, int64_t batch, bool shared, Plan plan,
-                                         Workspace& workspace) const;
+  std::shared_ptr<Queries> prepare(ConstMatrix latents, int64_t batch, bool shared, Plan plan,
+                                   Workspace& workspace,
+                                   std::shared_ptr<Queries> reused = nullptr) const;
   /// What kAuto became. Sources that do not factor are read absorbed under kFactored.
   static Plan plan_of(const Queries& queries);
   /// A state that has seen nothing; read() makes one of a default-constructed state too.
   ReadState empty_state(const Queries& queries) const;
+  /// The same in the memory of `state`.
+  void empty(const Queries& queries, ReadState& state) const;
 
   /// Reads tokens [begin, end) of `source` into `state`. `first_token` is where on the grid the
   /// source's row 0 lies (blocks). Streams in blocks that fit the workspace.

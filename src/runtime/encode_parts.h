@@ -1,6 +1,6 @@
 #pragma once
 
-#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,9 +36,11 @@ struct CrossAttendIn::Parts {
 
 /// Positions of one source and what they score against these queries.
 struct FactoredSource {
+  std::string name;
   TokenFactors factors;
   /// Per axis [sets, H, N, extent].
   std::vector<std::vector<float>> tables;
+  bool current = false;  ///< the tables are of the queries' present rows
 };
 
 struct CrossAttendIn::Queries {
@@ -49,10 +51,11 @@ struct CrossAttendIn::Queries {
   int64_t width = 0;  ///< of the state
   /// textbook: [sets, N, qk]; else absorbed and centred [sets, H, N, C]
   std::vector<float> rows;
-  /// By name and grid of the source: an input read in many blocks makes its tables once.
-  mutable std::map<std::string, FactoredSource> factored;
+  /// One for each source: an input read in many blocks makes its tables once.
+  mutable std::vector<std::unique_ptr<FactoredSource>> factored;
 
-  const FactoredSource& of_source(const AttentionShape& shape, const TokenSource& source) const;
+  const FactoredSource& of_source(const AttentionShape& shape, const TokenSource& source,
+                                  Workspace& workspace) const;
 };
 
 }  // namespace perceiver::runtime

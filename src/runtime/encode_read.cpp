@@ -154,7 +154,7 @@ class FactoredForm : public BlockForm {
   }
   ConstMatrix to_state(Matrix rows, Workspace& workspace) const override {
     const Matrix tokens = workspace.matrix(rows.rows, factors_.channels());
-    factors_.gather(rows, tokens);
+    factors_.gather(rows, tokens, workspace);
     centre_rows(tokens);  // what subtracting every token's mean comes to
     return tokens;
   }
@@ -179,17 +179,19 @@ void add_plain_mean(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts&
     linear.apply(values, both);
     values = both.slice(parts.shape.qk_channels, parts.shape.v_channels);
   }
-  std::vector<double> sum(static_cast<size_t>(values.columns), 0.0);
+  auto* sum = reinterpret_cast<double*>(
+      workspace.take_bytes(values.columns * static_cast<int64_t>(sizeof(double))));
+  std::fill_n(sum, values.columns, 0.0);
   for (int64_t i = 0; i < values.rows; ++i) {
-    for (size_t c = 0; c < sum.size(); ++c) {
+    for (int64_t c = 0; c < values.columns; ++c) {
       sum[c] += static_cast<double>(values.row(i)[c]);
     }
   }
-  std::vector<float> mean(sum.size());
-  for (size_t c = 0; c < sum.size(); ++c) {
+  float* mean = workspace.take(values.columns);
+  for (int64_t c = 0; c < values.columns; ++c) {
     mean[c] = static_cast<float>(sum[c] / static_cast<double>(values.rows));
   }
-  state.add_plain(b, mean.data(), static_cast<double>(values.rows));
+  state.add_plain(b, mean, static_cast<double>(values.rows));
 }
 
 /// Reads tokens of one example block by block and merges them into the state at the end.
@@ -273,19 +275,20 @@ class ExampleReader {
   int64_t b_;
 };
 
-std::unique_ptr<BlockForm> make_form(const CrossAttendIn::Queries& queries,
-                                     CrossAttendIn::Parts& parts, TokenSource& source, int64_t b,
-                                     int64_t first_token) {
+/// Calls use(form) with the form that the plan and the source ask for.
+template <typename Use>
+void with_form(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts& parts,
+               TokenSource& source, int64_t b, int64_t first_token, Workspace& workspace,
+               const Use& use) {
   if (queries.plan == Plan::kTextbook) {
-    return std::make_unique<TextbookForm>(source, parts.shape, parts.textbook_linear(), parts.eps);
+    use(TextbookForm(source, parts.shape, parts.textbook_linear(), parts.eps));
+  } else if (queries.plan == Plan::kFactored && TokenFactors::applies(source) &&
+             source.content_channels() > 0) {
+    use(FactoredForm(source, queries.of_source(parts.shape, source, workspace), parts.shape,
+                     queries.sets == 1 ? 0 : b, queries.latents, first_token, parts.eps));
+  } else {
+    use(AbsorbedForm(source, parts.eps));
   }
-  if (queries.plan == Plan::kFactored && TokenFactors::applies(source) &&
-      source.content_channels() > 0) {
-    return std::make_unique<FactoredForm>(source, queries.of_source(parts.shape, source),
-                                          parts.shape, queries.sets == 1 ? 0 : b, queries.latents,
-                                          first_token, parts.eps);
-  }
-  return std::make_unique<AbsorbedForm>(source, parts.eps);
 }
 
 void check_source(const CrossAttendIn::Queries& queries, const AttentionShape& shape,
@@ -312,12 +315,13 @@ void check_source(const CrossAttendIn::Queries& queries, const AttentionShape& s
 void CrossAttendIn::read(const Queries& queries, TokenSource& source, int64_t begin, int64_t end,
                          int64_t first_token, ReadState& state, Workspace& workspace) const {
   if (state.lse.empty()) {
-    state = empty_state(queries);
+    empty(queries, state);
   }
   check_source(queries, parts_->shape, source, state);
   for (int64_t b = 0; b < queries.batch; ++b) {
-    const std::unique_ptr<BlockForm> form = make_form(queries, *parts_, source, b, first_token);
-    ExampleReader(queries, *parts_, source, *form, b).read(begin, end, state, workspace);
+    with_form(queries, *parts_, source, b, first_token, workspace, [&](const BlockForm& form) {
+      ExampleReader(queries, *parts_, source, form, b).read(begin, end, state, workspace);
+    });
   }
   state.tokens += end - begin;
 }

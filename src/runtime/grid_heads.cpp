@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <dnnl.hpp>
+#include <optional>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/tokens/patches.h"
 #include "runtime/linear.h"
 #include "runtime/stems.h"
+#include "runtime/token_source_cache.h"
 
 namespace perceiver::runtime {
 namespace {
@@ -149,10 +151,13 @@ void combine(const Field& field, int64_t y, int64_t x, const float* weights, flo
 /// RAFT-style upsampling of a coarse field: each fine value is a softmax-weighted combination of
 /// the 3x3 coarse neighbours. @param rows [B, h * w, c] @return [B, h * fh, w * fw, head_channels]
 Array convex_upsample(const Weights& weights, const OutputSpec& output,
-                      const std::vector<int64_t>& grid, const Array& rows) {
+                      const std::vector<int64_t>& grid, const Array& rows,
+                      SourceCache::Parts& cache) {
   const std::string prefix = cat("outputs.", output.name, ".head");
-  const Linear to_coarse(weights.affine(prefix + ".0"), Precision::kF32);
-  const Linear to_weights(weights.affine(prefix + ".1"), Precision::kF32);
+  const auto coarse_linear = cache.linear(weights, prefix + ".0");
+  const auto weights_linear = cache.linear(weights, prefix + ".1");
+  const Linear& to_coarse = *coarse_linear;
+  const Linear& to_weights = *weights_linear;
   const int64_t points = grid[0] * grid[1], width = rows.size(2);
   std::vector<float> coarse(static_cast<size_t>(points * to_coarse.out()));
   std::vector<float> taps;
@@ -194,10 +199,10 @@ Array on_grid(const Array& rows, const std::vector<int64_t>& grid) {
 }
 
 Array upsampled(const Weights& weights, const OutputSpec& output, const std::vector<int64_t>& grid,
-                const Array& rows) {
+                const Array& rows, SourceCache::Parts& cache) {
   switch (output.head) {
     case HeadKind::kConvexUpsample:
-      return convex_upsample(weights, output, grid, rows);
+      return convex_upsample(weights, output, grid, rows, cache);
     case HeadKind::kConvUpsample:
       return conv_upsample(weights, output, on_grid(rows, grid));
     default:
@@ -233,7 +238,7 @@ Array first_rows(const OutputSpec& output, const Array& rows) {
 }  // namespace
 
 Array shape_output(const Weights& weights, const OutputSpec& output,
-                   const std::vector<int64_t>& grid, bool whole, Array rows) {
+                   const std::vector<int64_t>& grid, bool whole, Array rows, SourceCache* cache) {
   std::vector<int64_t> extents = grid;
   if (needs_grid(output.head)) {
     if (!whole) {
@@ -241,7 +246,9 @@ Array shape_output(const Weights& weights, const OutputSpec& output,
                   cat("[output ", output.name, "] its upsampling head needs every row, but only ",
                       rows.size(1), " were asked for"));
     }
-    rows = upsampled(weights, output, grid, rows);
+    std::optional<SourceCache> own;
+    rows =
+        upsampled(weights, output, grid, rows, (cache != nullptr ? *cache : own.emplace()).parts());
     extents.assign(rows.shape().begin() + 1, rows.shape().end() - 1);
     rows = rows.reshape({rows.size(0), element_count(extents), rows.size(-1)});
   }

@@ -65,6 +65,16 @@ Array ProjectionDecoder::apply(ConstMatrix latents, int64_t batch, Workspace& wo
   return result;
 }
 
+std::shared_ptr<Decoder::Prepared> SparePrepared::take() {
+  const std::scoped_lock lock(mutex_);
+  return std::move(spare_);
+}
+
+void SparePrepared::give(std::shared_ptr<Decoder::Prepared> prepared) {
+  const std::scoped_lock lock(mutex_);
+  spare_ = std::move(prepared);
+}
+
 RuntimeModel::RuntimeModel(const ModelSpec& given, const ArrayMap& arrays,
                            const EngineOptions& chosen)
     : spec(given),
@@ -80,7 +90,8 @@ RuntimeModel::RuntimeModel(const ModelSpec& given, const ArrayMap& arrays,
     count = std::max(count, step.weight_set + 1);
   }
   for (int64_t set = 0; set < num_crosses; ++set) {
-    crosses.emplace_back(weights, cat("encoder.cross_attend.", set), spec, shape, precision);
+    cross_names_.push_back(cat("encoder.cross_attend.", set));
+    crosses.emplace_back(weights, cross_names_.back(), spec, shape, precision);
     crosses.back().limit_scratch(options.memory_budget);
   }
   for (int64_t set = 0; set < num_blocks; ++set) {
@@ -90,6 +101,7 @@ RuntimeModel::RuntimeModel(const ModelSpec& given, const ArrayMap& arrays,
                           spec.compatibility, precision);
     }
   }
+  later_queries.resize(steps.size());
   if (spec.decoder.kind == DecoderKind::kProjection) {
     projection = std::make_unique<ProjectionDecoder>(weights, spec, precision);
   } else {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,19 @@ class ProjectionDecoder {
   std::vector<Linear> linears_;  ///< tanh between
 };
 
+/// Memory of one decoder's keys and values, handed from latents that are done with to the next.
+class SparePrepared {
+ public:
+  /// Null when there is none.
+  std::shared_ptr<Decoder::Prepared> take();
+  /// May come from any thread: latents are let go of wherever their owner likes.
+  void give(std::shared_ptr<Decoder::Prepared> prepared);
+
+ private:
+  std::mutex mutex_;
+  std::shared_ptr<Decoder::Prepared> spare_;
+};
+
 /// One model's packed weights and everything kept between calls.
 struct RuntimeModel {
   RuntimeModel(const ModelSpec& given, const ArrayMap& arrays, const EngineOptions& chosen);
@@ -45,6 +59,10 @@ struct RuntimeModel {
   std::unique_ptr<ProjectionDecoder> projection;
   Workspace workspace;
   SourceCache cache;
+  // Results of the walk's own steps, written again by each forward.
+  ReadState read_state;
+  std::vector<std::shared_ptr<CrossAttendIn::Queries>> later_queries;  ///< by step
+  SparePrepared spare_prepared;
 
   /// Latents [B, N, D], every example the model's parameter.
   Array initial_latents(int64_t batch) const;
@@ -53,9 +71,16 @@ struct RuntimeModel {
   /// Decisions for the encoder when so many tokens are read (< 0 = all), kept until the next
   /// differ.
   const std::vector<AttentionPlan>& encode_plans(int64_t batch, int64_t num_inputs);
+  /// Those of the last call; empty before the first.
+  const std::vector<AttentionPlan>& last_encode_plans() const { return plans_; }
+  /// Of a step that crosses: "encoder.cross_attend.<weight set>".
+  const std::string& cross_name(const EncoderStep& step) const {
+    return cross_names_[static_cast<size_t>(step.weight_set)];
+  }
 
  private:
   std::map<std::pair<Plan, int64_t>, std::shared_ptr<const CrossAttendIn::Queries>> queries_;
+  std::vector<std::string> cross_names_;
   PlanRequest planned_for_;
   std::vector<AttentionPlan> plans_;
 };

@@ -59,7 +59,9 @@ class QuerySource : public TokenSource {
     std::vector<float> padding;
   };
 
-  QuerySource(const OutputSpec& output, int64_t batch, Fields fields) : fields_(std::move(fields)) {
+  QuerySource(const OutputSpec& output, int64_t batch, Fields fields,
+              std::shared_ptr<StemScratch> scratch)
+      : fields_(std::move(fields)), scratch_(std::move(scratch)) {
     name_ = output.name;
     batch_ = batch;
     count_ = fields_.count;
@@ -105,7 +107,7 @@ class QuerySource : public TokenSource {
       content(b, begin, end, out.slice(0, content_channels_));
       if (fields_.positions.defined()) {
         fields_.positions.write(b, range(begin, end),
-                                out.slice(content_channels_, position_channels_), scratch_);
+                                out.slice(content_channels_, position_channels_), *scratch_);
       }
     }
     if (padding > 0) {
@@ -163,7 +165,7 @@ class QuerySource : public TokenSource {
   Fields fields_;
   std::vector<float> constant_values_;
   Array mask_;
-  StemScratch scratch_;
+  std::shared_ptr<StemScratch> scratch_;
 };
 
 using Fields = QuerySource::Fields;
@@ -338,16 +340,17 @@ std::unique_ptr<TokenSource> make_queries(const ModelSpec& spec, const ModelShap
                                           const Weights& weights, const OutputSpec& output,
                                           const Sources& inputs, const OutputRequest& request,
                                           int64_t batch, SourceCache* cache) {
-  SourceCache own;
+  std::optional<SourceCache> own;
   const Context context{spec,
                         weights,
                         output,
                         inputs,
                         request,
                         batch,
-                        (cache != nullptr ? *cache : own).parts(),
+                        (cache != nullptr ? *cache : own.emplace()).parts(),
                         cat("outputs.", output.name, ".query")};
-  auto source = std::make_unique<QuerySource>(output, batch, make_fields(context));
+  auto source =
+      std::make_unique<QuerySource>(output, batch, make_fields(context), context.cache.scratch);
   const auto mask = request.query_masks.find(output.name);
   if (mask != request.query_masks.end() && spec.compatibility.decoder_uses_query_mask) {
     const std::vector<int64_t> wanted{batch, source->count()};

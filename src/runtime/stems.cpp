@@ -1,6 +1,7 @@
 #include "runtime/stems.h"
 
 #include <algorithm>
+#include <array>
 #include <type_traits>
 
 namespace perceiver::runtime {
@@ -94,9 +95,8 @@ void copy_run(const T* from, int64_t count, float* to) {
 /// Walks the tokens of a layout in order, keeping the element each one begins at.
 class Walk {
  public:
-  Walk(const RawLayout& layout, int64_t token)
-      : layout_(layout), index_(layout.grid.size()), element_(layout.first) {
-    for (size_t axis = index_.size(); axis-- > 0;) {
+  Walk(const RawLayout& layout, int64_t token) : layout_(layout), element_(layout.first) {
+    for (size_t axis = layout.grid.size(); axis-- > 0;) {
       index_[axis] = token % layout.grid[axis];
       token /= layout.grid[axis];
       element_ += index_[axis] * layout.steps[axis];
@@ -106,7 +106,7 @@ class Walk {
   int64_t element() const { return element_; }
 
   void next() {
-    for (size_t axis = index_.size(); axis-- > 0;) {
+    for (size_t axis = layout_.grid.size(); axis-- > 0;) {
       element_ += layout_.steps[axis];
       if (++index_[axis] < layout_.grid[axis]) {
         return;
@@ -118,7 +118,7 @@ class Walk {
 
  private:
   const RawLayout& layout_;
-  std::vector<int64_t> index_;
+  std::array<int64_t, kMostAxes> index_{};
   int64_t element_;
 };
 

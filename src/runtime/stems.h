@@ -20,7 +20,10 @@ inline constexpr int64_t kStemRows = 1024;
 /// Below so many floats a loop is not worth a team of threads.
 inline constexpr int64_t kParallelFloats = int64_t{1} << 15;
 
-/// Intermediates of one source. Grown once; sources are read by one thread at a time.
+/// Axes of a grid, at most: specs with more are refused.
+inline constexpr size_t kMostAxes = 8;
+
+/// Intermediates of sources. Grown once; sources are read one at a time, by one thread.
 struct StemScratch {
   std::vector<float> first, second, third;
   static Matrix matrix(std::vector<float>& memory, int64_t rows, int64_t columns);

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
-#include "perceiver/kernels/attend.h"
 #include "runtime/linear.h"
 
 namespace perceiver::runtime {
@@ -38,18 +38,18 @@ Spread spread_of(const float* x, int64_t width) {
 }
 
 /// Coordinates of consecutive points of a row-major grid, without a division a point.
+template <typename Extents>
 class GridWalk {
  public:
-  GridWalk(const std::vector<int64_t>& extents, int64_t first) : extents_(extents) {
-    at_.resize(extents.size());
-    for (size_t x = extents.size(); x-- > 0;) {
+  GridWalk(const Extents& extents, size_t axes, int64_t first) : extents_(extents), axes_(axes) {
+    for (size_t x = axes; x-- > 0;) {
       at_[x] = first % extents[x];
       first /= extents[x];
     }
   }
   size_t at(size_t axis) const { return static_cast<size_t>(at_[axis]); }
   void step() {
-    for (size_t x = at_.size(); x-- > 0;) {
+    for (size_t x = axes_; x-- > 0;) {
       if (++at_[x] < extents_[x]) {
         return;
       }
@@ -58,8 +58,9 @@ class GridWalk {
   }
 
  private:
-  const std::vector<int64_t>& extents_;
-  std::vector<int64_t> at_;
+  const Extents& extents_;
+  size_t axes_;
+  Extents at_{};
 };
 
 constexpr int64_t kRowsPerTask = 512;
@@ -89,21 +90,48 @@ TokenFactors::TokenFactors(const TokenSource& source)
 }
 
 void TokenFactors::add_axis(const TokenSource& source, size_t index) {
-  const Array table = source.positions().axes[index].to(DType::kF32);
   Axis axis;
-  axis.extent = table.size(0);
-  axis.width = table.size(1);
-  axis.features.assign(table.data<float>(), table.data<float>() + table.numel());
+  axis.table = source.positions().axes[index].to(DType::kF32);
+  axis.extent = axis.table.size(0);
+  axis.width = axis.table.size(1);
   axis.columns = axis_columns(source.positions(), index);
   for (int64_t& column : axis.columns) {
     column += content_;
   }
   for (int64_t c = 0; c < axis.extent; ++c) {
-    const Spread spread = spread_of(axis.features.data() + c * axis.width, axis.width);
+    const Spread spread = spread_of(features(axis).row(c), axis.width);
     axis.mean.push_back(spread.mean);
     axis.spread.push_back(spread.squares);
   }
   axes_.push_back(std::move(axis));
+}
+
+bool TokenFactors::fits(const TokenSource& source) const {
+  const std::vector<Array>& axes = source.positions().axes;
+  if (source.content_channels() != content_ || source.channels() != channels_ ||
+      axes.size() != axes_.size() ||
+      !std::equal(constant_.begin(), constant_.end(), source.constant(),
+                  source.constant() + source.constant_channels())) {
+    return false;
+  }
+  // The same grid may have its points elsewhere when only some of them are asked for.
+  return std::equal(axes.begin(), axes.end(), axes_.begin(), [](const Array& its, const Axis& own) {
+    return its.dtype() == DType::kF32 && its.shape() == own.table.shape() &&
+           (its.bytes() == own.table.bytes() ||
+            std::memcmp(its.bytes(), own.table.bytes(), static_cast<size_t>(its.nbytes())) == 0);
+  });
+}
+
+ConstMatrix TokenFactors::features(const Axis& axis) {
+  return {axis.table.data<float>(), axis.extent, axis.width, axis.width};
+}
+
+TokenFactors::Extents TokenFactors::grid() const {
+  Extents extents{};
+  for (size_t x = 0; x < axes_.size(); ++x) {
+    extents[x] = axes_[x].extent;
+  }
+  return extents;
 }
 
 int64_t TokenFactors::extents() const {
@@ -115,16 +143,13 @@ int64_t TokenFactors::extents() const {
 }
 
 void TokenFactors::scales(ConstMatrix content, int64_t first, float eps, float* out) const {
-  std::vector<int64_t> grid;
-  for (const Axis& axis : axes_) {
-    grid.push_back(axis.extent);
-  }
+  const Extents extents = grid();
   const auto width = [](int64_t n) { return static_cast<double>(n); };
   const double all = width(channels_);
   const int64_t constants = static_cast<int64_t>(constant_.size());
 #pragma omp parallel for schedule(static)
   for (int64_t task = 0; task < content.rows; task += kRowsPerTask) {
-    GridWalk walk(grid, first + task);
+    GridWalk walk(extents, axes_.size(), first + task);
     const int64_t end = std::min(task + kRowsPerTask, content.rows);
     for (int64_t i = task; i < end; ++i, walk.step()) {
       const Spread own = spread_of(content.row(i), content_);
@@ -147,10 +172,10 @@ void TokenFactors::scales(ConstMatrix content, int64_t first, float eps, float* 
   }
 }
 
-std::vector<float> TokenFactors::columns_of(const Axis& axis, ConstMatrix x) const {
-  std::vector<float> part(static_cast<size_t>(x.rows * axis.width));
-  float* to = part.data();
+Matrix TokenFactors::columns_of(const Axis& axis, ConstMatrix x, Workspace& workspace) {
+  const Matrix part = workspace.dense(x.rows, axis.width);
   for (int64_t i = 0; i < x.rows; ++i) {
+    float* to = part.row(i);
     for (const int64_t column : axis.columns) {
       *to++ = x.row(i)[column];
     }
@@ -158,67 +183,60 @@ std::vector<float> TokenFactors::columns_of(const Axis& axis, ConstMatrix x) con
   return part;
 }
 
-std::vector<float> TokenFactors::constant_scores(ConstMatrix x) const {
-  const int64_t first = channels_ - static_cast<int64_t>(constant_.size());
-  std::vector<float> scores;
-  for (int64_t i = 0; i < x.rows; ++i) {
-    double score = 0;
-    for (size_t k = 0; k < constant_.size(); ++k) {
-      score += static_cast<double>(x.row(i)[first + static_cast<int64_t>(k)]) *
-               static_cast<double>(constant_[k]);
-    }
-    scores.push_back(static_cast<float>(score));
+float TokenFactors::constant_score(const float* x) const {
+  const float* own = x + channels_ - static_cast<int64_t>(constant_.size());
+  double score = 0;
+  for (size_t k = 0; k < constant_.size(); ++k) {
+    score += static_cast<double>(own[k]) * static_cast<double>(constant_[k]);
   }
-  return scores;
+  return static_cast<float>(score);
 }
 
-void TokenFactors::table(int axis, ConstMatrix x, Matrix out) const {
+void TokenFactors::table(int axis, ConstMatrix x, Matrix out, Workspace& workspace) const {
+  const Workspace::Scope scope(workspace);
   const Axis& own = axes_[static_cast<size_t>(axis)];
-  const std::vector<float> part = columns_of(own, x);
-  multiply_transposed({part.data(), x.rows, own.width, own.width},
-                      {own.features.data(), own.extent, own.width, own.width}, out);
-  if (axis > 0 || constant_.empty()) {
-    return;
-  }
-  const std::vector<float> scores = constant_scores(x);
-  for (int64_t i = 0; i < out.rows; ++i) {
+  multiply_transposed(columns_of(own, x, workspace), features(own), out);
+  for (int64_t i = 0; i < out.rows && axis == 0 && !constant_.empty(); ++i) {
+    const float score = constant_score(x.row(i));
     for (int64_t c = 0; c < out.columns; ++c) {
-      out.row(i)[c] += scores[static_cast<size_t>(i)];
+      out.row(i)[c] += score;
     }
   }
 }
 
-void TokenFactors::table_by_coordinate(int axis, ConstMatrix x, Matrix out) const {
+void TokenFactors::table_by_coordinate(int axis, ConstMatrix x, Matrix out,
+                                       Workspace& workspace) const {
+  const Workspace::Scope scope(workspace);
   const Axis& own = axes_[static_cast<size_t>(axis)];
-  const std::vector<float> part = columns_of(own, x);
-  multiply_transposed({own.features.data(), own.extent, own.width, own.width},
-                      {part.data(), x.rows, own.width, own.width}, out);
+  multiply_transposed(features(own), columns_of(own, x, workspace), out);
   if (axis > 0 || constant_.empty()) {
     return;
   }
-  const std::vector<float> scores = constant_scores(x);
+  float* scores = workspace.take(out.columns);
+  for (int64_t i = 0; i < out.columns; ++i) {
+    scores[i] = constant_score(x.row(i));
+  }
   for (int64_t c = 0; c < out.rows; ++c) {
     for (int64_t i = 0; i < out.columns; ++i) {
-      out.row(c)[i] += scores[static_cast<size_t>(i)];
+      out.row(c)[i] += scores[i];
     }
   }
 }
 
-void TokenFactors::gather(ConstMatrix sums, Matrix tokens) const {
+void TokenFactors::gather(ConstMatrix sums, Matrix tokens, Workspace& workspace) const {
   for (int64_t i = 0; i < sums.rows; ++i) {
     std::copy_n(sums.row(i), content_, tokens.row(i));
   }
   int64_t offset = content_;
   for (const Axis& axis : axes_) {
-    std::vector<float> part(static_cast<size_t>(sums.rows * axis.width));
-    multiply(sums.slice(offset, axis.extent),
-             {axis.features.data(), axis.extent, axis.width, axis.width},
-             {part.data(), sums.rows, axis.width, axis.width});
+    const Workspace::Scope scope(workspace);
+    const Matrix part = workspace.dense(sums.rows, axis.width);
+    multiply(sums.slice(offset, axis.extent), features(axis), part);
     offset += axis.extent;
     for (int64_t i = 0; i < sums.rows; ++i) {
-      for (int64_t k = 0; k < axis.width; ++k) {
-        tokens.row(i)[axis.columns[static_cast<size_t>(k)]] =
-            part[static_cast<size_t>(i * axis.width + k)];
+      const float* from = part.row(i);
+      for (const int64_t column : axis.columns) {
+        tokens.row(i)[column] = *from++;
       }
     }
   }

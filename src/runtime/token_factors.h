@@ -1,10 +1,14 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
+#include "perceiver/base/array.h"
+#include "perceiver/kernels/attend.h"
 #include "runtime/matrix.h"
 #include "runtime/token_source.h"
+#include "runtime/workspace.h"
 
 namespace perceiver::runtime {
 
@@ -24,6 +28,9 @@ class TokenFactors {
   /// Copies what it needs. @param source  one that applies()
   explicit TokenFactors(const TokenSource& source);
 
+  /// Whether `source` would make the same object.
+  bool fits(const TokenSource& source) const;
+
   int num_axes() const { return static_cast<int>(axes_.size()); }
   int64_t extent(int axis) const { return axes_[static_cast<size_t>(axis)].extent; }
   /// Sum of the extents.
@@ -37,26 +44,30 @@ class TokenFactors {
   /// Scores of the positions: out(i, c) = sum over the channels k of `axis` of x(i, k) * axis(c,
   /// k), for the axis 0 plus those of the constant channels.
   /// @param x  [n, channels]  @param out [n, extent(axis)]
-  void table(int axis, ConstMatrix x, Matrix out) const;
+  void table(int axis, ConstMatrix x, Matrix out, Workspace& workspace) const;
   /// The same, out [extent(axis), n].
-  void table_by_coordinate(int axis, ConstMatrix x, Matrix out) const;
+  void table_by_coordinate(int axis, ConstMatrix x, Matrix out, Workspace& workspace) const;
 
   /// The way back: tokens [n, channels] from the weighted sums of content and of each coordinate.
   /// @param sums  [n, content | extent 0 | extent 1 | ...]
-  void gather(ConstMatrix sums, Matrix tokens) const;
+  void gather(ConstMatrix sums, Matrix tokens, Workspace& workspace) const;
 
  private:
+  using Extents = std::array<int64_t, kernels::kMaxGridAxes>;
   struct Axis {
     int64_t extent = 0;
     int64_t width = 0;
-    std::vector<float> features;   ///< [extent, width]
+    Array table;                   ///< [extent, width] F32, the source's own where it can be
     std::vector<int64_t> columns;  ///< of a whole token
     std::vector<double> mean, spread;
   };
   void add_axis(const TokenSource& source, size_t index);
-  std::vector<float> columns_of(const Axis& axis, ConstMatrix x) const;
-  /// What the constant channels score with each row of x.
-  std::vector<float> constant_scores(ConstMatrix x) const;
+  Extents grid() const;
+  /// The channels of `axis` alone, side by side.
+  static Matrix columns_of(const Axis& axis, ConstMatrix x, Workspace& workspace);
+  static ConstMatrix features(const Axis& axis);
+  /// What the constant channels score with row x.
+  float constant_score(const float* x) const;
 
   int64_t content_ = 0, channels_ = 0;
   std::vector<Axis> axes_;

@@ -75,7 +75,9 @@ class InputSource : public TokenSource {
     int64_t first_token = 0;  ///< of the whole grid
   };
 
-  InputSource(const InputSpec& input, int64_t batch, Fields fields) : fields_(std::move(fields)) {
+  InputSource(const InputSpec& input, int64_t batch, Fields fields,
+              std::shared_ptr<StemScratch> scratch)
+      : fields_(std::move(fields)), scratch_(std::move(scratch)) {
     name_ = input.name;
     batch_ = batch;
     count_ = fields_.count;
@@ -110,7 +112,7 @@ class InputSource : public TokenSource {
   }
 
   void content(int64_t b, int64_t begin, int64_t end, Matrix out) override {
-    fields_.content.read(b, begin, end, out, scratch_);
+    fields_.content.read(b, begin, end, out, *scratch_);
   }
 
   void dense(int64_t b, int64_t begin, int64_t end, Matrix out) override {
@@ -150,13 +152,13 @@ class InputSource : public TokenSource {
     }
     const RowRange rows{fields_.first_token + begin, fields_.first_token + end};
     if (!fields_.add_positions) {
-      fields_.positions.write(b, rows, out.slice(content_channels_, position_channels_), scratch_);
+      fields_.positions.write(b, rows, out.slice(content_channels_, position_channels_), *scratch_);
       return;
     }
     for (int64_t from = 0; from < rows.count(); from += kStemRows) {
       const int64_t to = std::min(from + kStemRows, rows.count());
-      const Matrix added = StemScratch::matrix(scratch_.third, to - from, content_channels_);
-      fields_.positions.write(b, rows.part(from, to), added, scratch_);
+      const Matrix added = StemScratch::matrix(scratch_->third, to - from, content_channels_);
+      fields_.positions.write(b, rows.part(from, to), added, *scratch_);
       for_pieces(to - from, content_channels_, [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
           const float* row = added.row(i);
@@ -171,7 +173,7 @@ class InputSource : public TokenSource {
   Array mask_, replaced_;
   const float* replacement_ = nullptr;
   TokenDraw draw_;
-  StemScratch scratch_;
+  std::shared_ptr<StemScratch> scratch_;
 };
 
 using Fields = InputSource::Fields;
@@ -515,7 +517,8 @@ std::unique_ptr<InputSource> make_source(const Context& context, const TokenShap
                                          const Given& given, Part part) {
   const InputSpec& input = context.spec.input(tokens.name);
   Fields fields = make_fields(context, input, tokens, given.raw, std::move(part));
-  auto source = std::make_unique<InputSource>(input, given.raw.size(0), std::move(fields));
+  auto source = std::make_unique<InputSource>(input, given.raw.size(0), std::move(fields),
+                                              context.cache.scratch);
   if (given.mask.defined()) {
     set_mask(input, given.mask, *source);
   }
@@ -564,8 +567,9 @@ std::vector<std::unique_ptr<TokenSource>> read_inputs(const ModelSpec& spec,
   for (const auto& [name, unused] : inputs.arrays) {
     spec.input(name);  // throws on a name the model does not read
   }
-  SourceCache own;
-  const Context context{spec, shape, weights, (cache != nullptr ? *cache : own).parts(), workspace};
+  std::optional<SourceCache> own;
+  const Context context{spec, shape, weights, (cache != nullptr ? *cache : own.emplace()).parts(),
+                        workspace};
   std::vector<std::unique_ptr<TokenSource>> sources;
   for (const TokenShape& tokens : shape.inputs) {
     const auto found = inputs.arrays.find(tokens.name);
@@ -596,8 +600,9 @@ InputBlock read_block(const ModelSpec& spec, const ModelShape& shape, const Weig
                     "] a conv stem can't read blocks: each would need its neighbours' edges"));
   }
   check_place(input, extents, begin);
-  SourceCache own;
-  const Context context{spec, shape, weights, (cache != nullptr ? *cache : own).parts(), workspace};
+  std::optional<SourceCache> own;
+  const Context context{spec, shape, weights, (cache != nullptr ? *cache : own.emplace()).parts(),
+                        workspace};
   const auto tokens =
       std::find_if(shape.inputs.begin(), shape.inputs.end(),
                    [&](const TokenShape& candidate) { return candidate.name == modality; });

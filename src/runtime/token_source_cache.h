@@ -9,6 +9,7 @@
 #include "perceiver/tokens/positions.h"
 #include "runtime/conv_stem.h"
 #include "runtime/linear.h"
+#include "runtime/stems.h"
 #include "runtime/token_source.h"
 #include "runtime/weights.h"
 
@@ -39,6 +40,9 @@ class GridCache {
 };
 
 struct SourceCache::Parts {
+  /// Of all sources that were made with this cache, and theirs after it is gone: they are read one
+  /// at a time.
+  std::shared_ptr<StemScratch> scratch = std::make_shared<StemScratch>();
   GridCache<tokens::SeparablePositions> fourier;  ///< by part and AxisGrid
   GridCache<Array> tables;                        ///< F32 [rows, width], linears applied
   std::map<std::string, std::shared_ptr<ConvStem>> conv_stems;

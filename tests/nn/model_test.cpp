@@ -138,6 +138,37 @@ TEST(Model, AskedPointsAreRowsOfTheWholeInAnyOrderAndRepeated) {
   EXPECT_LT(difference(some, whole.index_select(1, at::tensor({34, 0, 7, 7}, at::kLong))), 1e-12);
 }
 
+TEST(Model, AskedPointsOfAnInputAreRowsOfTheWhole) {
+  const at::NoGradGuard no_grad;
+  const PositionSpec fourier = image_input().position;
+  PositionSpec added{.kind = PositionKind::kTrainable, .num_channels = 3, .max_resolution = {}};
+  added.use = PositionUse::kAdd;
+  for (const PositionSpec& position : {fourier, added}) {
+    for (const bool replaced : {false, true}) {
+      ModelSpec spec = image_to_image();
+      spec.inputs[0].position = position;
+      spec.inputs[0].mask_probability = replaced ? 0 : -1;
+      spec.pad_inputs = replaced;
+      spec.outputs[0].query = QueryKind::kInputTokens;
+      spec.outputs[0].of_input = "inputs";
+      spec.outputs[0].index_dims = {4, 6};
+      spec.outputs[0].position = {};
+      Model model = make_model(spec);
+      TensorInputs inputs{{{"inputs", at::randn({2, 4, 6, 3}, at::kDouble)}}, {}, {}};
+      if (replaced) {
+        inputs.replaced["inputs"] = at::rand({2, 24}) < 0.5;
+      }
+      const at::Tensor whole = model.forward(inputs).at("logits").flatten(1, 2);
+      TensorRequest request;
+      request.points["logits"] = {23, 0, 7, 7, 11};
+      request.rows_per_block = 2;
+      const at::Tensor some = model.forward(inputs, request).at("logits");
+      const at::Tensor wanted = whole.index_select(1, at::tensor({23, 0, 7, 7, 11}, at::kLong));
+      EXPECT_LT(difference(some, wanted), 1e-12) << replaced;
+    }
+  }
+}
+
 TEST(Model, ASetHasNoOrder) {
   const at::NoGradGuard no_grad;
   Model model = make_model(point_set());

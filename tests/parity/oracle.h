@@ -37,11 +37,21 @@ OurStages run_ours(const ModelSpec& spec, const ArrayMap& weights, const ModelIn
 /// Same from tensors under transformers' argument names.
 OurStages run_ours(const ModelSpec& spec, const ArrayMap& weights, const ArrayMap& tensors);
 
+/// Largest float32 error of the peer at each stage, of max |value|, over all calls of a model.
+/// One call's largest error is a single draw of chance, of theirs as of ours, and two draws differ
+/// by more than any factor worth testing (over all stages and models by up to 4.1 with the kernels
+/// for AVX2, by 5.0 with the portable ones). The same computation on the model's other inputs gives
+/// more draws of it. The root mean square is steady and stays a bar of each call alone.
+std::map<std::string, double> peer_errors(const std::map<std::string, OracleCall>& calls);
+
 struct Bars {
   double f64 = 1e-10;      ///< of max |value|, float64 against float64
   double f32_factor = 2;   ///< our float32 error over the peer's own, root mean square
   double f32_outlier = 4;  ///< the same of the largest errors: one ill-conditioned row decides it
                            ///< alone, and two roundings of that row differ by more than two
+  /// The peer's largest errors at each stage, of max |value|: see peer_errors(). A stage's bar is
+  /// at least as wide as that.
+  std::map<std::string, double> peer;
   double floor = 5e-7;     ///< of max |value|, four last bits: below it an error ratio is chance
   double like_f32 = 3e-5;  ///< of max |value|, float32 against float32, where no f64 was recorded
 };

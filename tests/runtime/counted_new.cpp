@@ -8,12 +8,13 @@
 
 namespace {
 
-std::atomic<int64_t> allocated{0};
+std::atomic<int64_t> allocated{0}, calls{0};
 
 }  // namespace
 
 void* operator new(size_t size) {
   allocated += static_cast<int64_t>(size);
+  ++calls;
   void* memory = std::malloc(size > 0 ? size : 1);
   if (memory == nullptr) {
     throw std::bad_alloc();
@@ -31,6 +32,10 @@ namespace perceiver::runtime {
 
 int64_t bytes_allocated() {
   return allocated;
+}
+
+int64_t allocations() {
+  return calls;
 }
 
 }  // namespace perceiver::runtime

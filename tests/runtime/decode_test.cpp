@@ -290,12 +290,13 @@ TEST(Decoder, SaysWhatItChoseAndWhatThatCosts) {
   MadeUpSource field({.grid = {64, 64}, .content = 1, .bands = 20});
   Asking model(asking(field.channels(), 1), 1);
   const OutputSpec output = asking(field.channels(), 1).outputs[0];
-  const AttentionPlan chosen = model.decoder().plan_of(*model.prepare(Plan::kAuto), output, field);
+  const AttentionPlan chosen =
+      model.decoder().choice(*model.prepare(Plan::kAuto), output, field).described();
   EXPECT_EQ(chosen.plan, Plan::kFactored);
   EXPECT_LT(chosen.flops, chosen.textbook_flops);
   MadeUpSource plain({.content = 9, .bands = 0, .factors = false});
   const AttentionPlan forced =
-      model.decoder().plan_of(*model.prepare(Plan::kFactored), output, plain);
+      model.decoder().choice(*model.prepare(Plan::kFactored), output, plain).described();
   EXPECT_EQ(forced.plan, Plan::kAbsorbed);
   EXPECT_NE(forced.reason.find("do not factor"), std::string::npos) << forced.reason;
 }

@@ -10,7 +10,6 @@
 #include "perceiver/nn/engine.h"
 #include "perceiver/spec/presets.h"
 #include "perceiver/tokens/encoder_state.h"
-#include "runtime/counted_new.h"
 #include "runtime/small_models.h"
 #include "support/compare.h"
 
@@ -244,29 +243,6 @@ TEST(RuntimeEngine, TheSameCallGivesTheSameBytes) {
             << name << " " << output;
       }
     }
-  }
-}
-
-TEST(RuntimeEngine, ASecondForwardAllocatesLittleBesideItsResults) {
-  if (std::string(kernels::active_kernels()) == "reference") {
-    GTEST_SKIP() << "the plain loops allocate as they go";
-  }
-  for (const std::string& name : preset_names()) {
-    const ModelSpec spec = small_preset(name);
-    const auto engine = make_engine(spec, lively_weights(spec));
-    const ModelInputs inputs = random_inputs(spec, 1);
-    const auto forward = [&] {
-      const int64_t before = bytes_allocated();
-      engine->forward(inputs);
-      return bytes_allocated() - before;
-    };
-    const int64_t first = forward();
-    forward();
-    const int64_t third = forward();
-    EXPECT_LE(third, first) << name;
-    RecordProperty(name, std::to_string(third));
-    EXPECT_LE(third, int64_t{256} << 10) << name;
-    EXPECT_EQ(forward(), third) << name;
   }
 }
 

@@ -101,7 +101,7 @@ struct AttendBackward {
 /// Runs the kernel that active_kernels() names, on up to `threads` threads (0 = all of OpenMP's).
 /// The same arguments and thread count give the same bits. Splits over batches, heads, queries and,
 /// where those are too few to fill the threads, over keys.
-/// Cost: 2 B H Q K (qk_dim + v_dim) flops and B H Q K exponentials; scratch is a few hundred KiB a
+/// Cost: 2 B H Q K (qk_dim + v_dim) flops and B H Q K exponentials; scratch is up to a few MiB a
 /// thread plus, when split over keys, one partial result per part.
 void attend(const AttendForward<float>& args, int threads = 0);
 /// Five products of the tile size instead of two. Same determinism.
