@@ -54,6 +54,7 @@ bench-training: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## time and memory
 	@cmake -S . -B $(BUILD) -DPERCEIVER_BENCH=ON >/dev/null
 	@ninja -C $(BUILD) -j $(JOBS) perceiver train_step
 	$(python) bench/train_step.py --program $(program) --step $(BUILD)/bin/train_step
+	$(python) bench/whole_step.py --program $(program)
 
 gates: $(BUILD)/build.ninja  ## instruction counts of the hot paths against recorded ones (needs valgrind)
 	@ninja -C $(BUILD) -j $(JOBS) gate_hot_paths

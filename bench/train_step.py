@@ -32,9 +32,9 @@ GOALS = {"optical-flow-perceiver": (4.0, 1 / 6), "vision-perceiver-fourier": (2.
 ROUNDS = {"optical-flow-perceiver": 1}
 
 
-def finished(command):
+def finished(command, **streams):
     """Runs `command`; its peak resident bytes."""
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, **streams) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

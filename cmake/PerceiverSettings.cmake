@@ -33,6 +33,7 @@ if(PERCEIVER_SANITIZE)
     -fno-omit-frame-pointer -g)
   add_link_options(-fsanitize=${_perceiver_sanitizers})
 endif()
-if(PERCEIVER_FUZZ)  # the fuzzers' link options bring the runtime; the rooms only count their branches
-  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -g)
+if(PERCEIVER_FUZZ)  # the fuzzers' link options bring the runtime; with clang the rooms count their branches
+  add_compile_options($<$<CXX_COMPILER_ID:Clang>:-fsanitize=fuzzer-no-link> -fsanitize=address,undefined
+    -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
 endif()

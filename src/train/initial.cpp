@@ -106,8 +106,8 @@ ArrayMap initial_weights(const Recipe& recipe, StartReport* report) {
     }
   }
   if (init.local_attention > 0) {
-    if (has_fourier_grid(recipe.model)) {
-      start_local_grid(recipe.model, init.local_attention, weights);
+    if (has_fourier_places(recipe.model)) {
+      start_local_places(recipe.model, init.local_attention, weights);
     } else {
       start_local(resolve(recipe.model), top, init.local_attention, weights);
     }

@@ -72,18 +72,36 @@ void share_map(const std::string& module, Features query, Features key, double s
   }
 }
 
+// The grid over which latents are spread; coordinates of a set are [-1, 1] along every axis.
+std::vector<int64_t> grid_of(const InputSpec& input, const TokenShape& tokens) {
+  static constexpr int64_t kPlacesPerAxis = 64;
+  return input.kind == InputKind::kSet
+             ? std::vector<int64_t>(static_cast<size_t>(input.coordinates), kPlacesPerAxis)
+             : tokens.index_dims;
+}
+
+bool asks_by_tokens(const ModelSpec& model) {
+  return std::any_of(model.outputs.begin(), model.outputs.end(), [](const OutputSpec& output) {
+    return output.query == QueryKind::kInputTokens;
+  });
+}
+
 }  // namespace
 
-bool has_fourier_grid(const ModelSpec& model) {
-  if (model.inputs.size() != 1 || model.inputs[0].kind != InputKind::kGrid) {
+bool has_fourier_places(const ModelSpec& model) {
+  if (model.inputs.size() != 1) {
     return false;
   }
-  const PositionSpec& position = model.inputs[0].position;
-  return position.kind == PositionKind::kFourier && position.use == PositionUse::kConcat &&
+  const InputSpec& input = model.inputs[0];
+  const PositionSpec& position = input.position;
+  return (input.kind == InputKind::kGrid ||
+          (input.kind == InputKind::kSet && input.coordinates > 0)) &&
+         position.kind == PositionKind::kFourier && position.use == PositionUse::kConcat &&
          position.project_channels == 0 && position.num_extra_linears == 0;
 }
 
-void start_local_grid(const ModelSpec& model, double sharpness, ArrayMap& weights) {
+void start_local_places(const ModelSpec& model, double sharpness, ArrayMap& weights) {
+  const InputSpec& input = model.inputs[0];
   const TokenShape tokens = resolve(model).inputs[0];
   const int64_t width = tokens.position_channels;
   Array& latents = weights.at("latents");
@@ -93,9 +111,9 @@ void start_local_grid(const ModelSpec& model, double sharpness, ArrayMap& weight
                     "latent_channels is ",
                     latents.size(1), ", input ", printable(tokens.name), " has ", width));
   }
-  const Array places = tokens::fourier_grid(model.inputs[0].position, tokens.index_dims,
-                                            AxisGrid::kInclusive, DType::kF32)
-                           .rows(spread_over(tokens.index_dims, latents.size(0)));
+  const std::vector<int64_t> grid = grid_of(input, tokens);
+  const Array places = tokens::fourier_grid(input.position, grid, AxisGrid::kInclusive, DType::kF32)
+                           .rows(spread_over(grid, latents.size(0)));
   for (int64_t i = 0; i < latents.size(0); ++i) {
     std::copy_n(places.data<float>() + i * width, width,
                 latents.mutable_data<float>() + i * latents.size(1));
@@ -103,7 +121,7 @@ void start_local_grid(const ModelSpec& model, double sharpness, ArrayMap& weight
   const Features of_latents{0, width};
   const Features of_tokens{tokens.content_channels, tokens.content_channels + width};
   share_map("encoder.cross_attend.0.", of_latents, of_tokens, sharpness, weights);
-  if (model.outputs.size() == 1 && model.outputs[0].query == QueryKind::kInputTokens) {
+  if (asks_by_tokens(model)) {
     share_map("decoder.cross_attend.", of_tokens, of_latents, sharpness, weights);
   }
 }

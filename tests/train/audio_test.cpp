@@ -13,13 +13,12 @@
 #include "perceiver/base/str.h"
 #include "support/shared.h"
 #include "train/data/sound_files.h"
-#include "train/task.h"
-#include "train/tiny.h"
+#include "train/tiny_run.h"
 
 namespace perceiver::train {
 namespace {
 
-using test::TemporaryFolder;
+using test::task_of;
 
 io::Audio tone(double hertz, double seconds, int rate, double phase = 0) {
   io::Audio audio;
@@ -55,7 +54,7 @@ Json audio_recipe() {
 }
 
 // Low and high tones at 8 kHz, some shorter and some longer than the model's 64 ms.
-class AudioTraining : public ::testing::Test {
+class AudioTraining : public test::Runs {
  protected:
   AudioTraining() {
     std::filesystem::create_directories(folder_ / "sounds");
@@ -69,28 +68,6 @@ class AudioTraining : public ::testing::Test {
     }
     test::write_bytes(folder_ / "list.csv", list);
   }
-
-  Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
-  std::unique_ptr<Task> task(const Recipe& recipe) {
-    return recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest);
-  }
-  TrainResult run(const Json& json, const std::string& out) {
-    TrainOptions options;
-    options.out = folder_ / out;
-    options.num_threads = 1;
-    return train(read(json), options);
-  }
-  void expect_refused(const Json& json, const std::string& message) {
-    try {
-      const Recipe recipe = read(json);
-      task(recipe);
-      FAIL() << "accepted; wanted: " << message;
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-    }
-  }
-
-  TemporaryFolder folder_;
 };
 
 TEST_F(AudioTraining, TellsLowFromHighSounds) {
@@ -126,8 +103,8 @@ TEST_F(AudioTraining, MultiLabelIsMeasuredByMeanAveragePrecision) {
 
 TEST_F(AudioTraining, BatchesAreFunctionsOfTheirIndexAndResampled) {
   const Recipe recipe = read(audio_recipe());
-  const auto first = task(recipe);
-  const auto second = task(recipe);
+  const auto first = task_of(recipe);
+  const auto second = task_of(recipe);
   second->training_batch(3);
   const Batch a = first->training_batch(5);
   const Batch b = second->training_batch(5);

@@ -10,13 +10,10 @@
 
 #include "perceiver/base/error.h"
 #include "perceiver/io/image.h"
-#include "perceiver/train/train.h"
-#include "train/tiny.h"
+#include "train/tiny_run.h"
 
 namespace perceiver::train {
 namespace {
-
-using test::TemporaryFolder;
 
 // Pictures of 8 x 8 pixels of up to 4 classes; rows are asked with the tokens themselves.
 Json dense_recipe() {
@@ -53,7 +50,7 @@ Json series_recipe() {
   return json;
 }
 
-class DenseTasks : public ::testing::Test {
+class DenseTasks : public test::Runs {
  protected:
   // Class 1 is red, the rest blue; pixels of the first row have no class.
   void write_masked(const std::string& part, int count) {
@@ -93,30 +90,12 @@ class DenseTasks : public ::testing::Test {
     return *task_;
   }
 
-  TrainResult run(const Json& json, const std::string& out = "out") {
-    losses_.clear();
-    const Recipe recipe = recipe_from_json(json, folder_ / "r.json", {});
-    TrainOptions options;
-    options.out = folder_ / out;
-    options.restart = true;
-    options.num_threads = 1;
-    options.on_step = [&](const StepRecord& record) { losses_.push_back(record.loss); };
-    return train(recipe, options);
-  }
-
   void expect_refused(const Json& json, const std::string& message) {
-    try {
-      make(json).training_batch(0);
-      FAIL() << "accepted; wanted: " << message;
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-    }
+    test::expect_error([&] { make(json).training_batch(0); }, message);
   }
 
-  TemporaryFolder folder_;
   Recipe recipe_;
   std::unique_ptr<Task> task_;
-  std::vector<double> losses_;
 };
 
 TEST(Shapes, ScenesHaveEveryClassAndAreFunctionsOfTheirStream) {

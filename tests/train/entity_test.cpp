@@ -29,18 +29,19 @@ Json entity_recipe() {
       "inputs": [{"name": "units", "kind": "set", "index_dims": [40], "coordinates": 2,
                   "channels": 22, "stem": "linear", "out_channels": 16,
                   "position": {"kind": "fourier", "num_bands": 6, "max_resolution": [8, 8]}}],
-      "encoder": {"num_latents": 8, "latent_channels": 32, "self_attend": {"num_heads": 2},
-                  "num_self_attends_per_block": 2},
+      "encoder": {"num_latents": 16, "latent_channels": 32, "self_attend": {"num_heads": 2},
+                  "num_self_attends_per_block": 1},
       "decoder": {"cross_attend": {"use_query_residual": true}, "output_channels": 32,
                   "pad_queries": true},
       "outputs": [{"name": "owners", "query": "input_tokens", "of_input": "units",
                    "head": "linear", "head_channels": 2},
                   {"name": "phase", "query": "learned", "index_dims": [1], "channels": 32,
                    "head": "linear", "head_channels": 2, "single_row": true}]}},
-    "data": {"generated": {"train_examples": 2000, "test_examples": 64}, "hidden": 0.2,
+    "data": {"generated": {"train_examples": 2000, "test_examples": 64}, "hidden": 0.4,
              "phases": [10]},
-    "optimiser": {"learning_rate": 0.005, "clip_norm": 1},
-    "batch_size": 16, "steps": 150, "seed": 3})");
+    "init": {"local_attention": 2},
+    "optimiser": {"learning_rate": 0.002, "clip_norm": 1},
+    "batch_size": 16, "steps": 400, "seed": 3})");
 }
 
 std::string gzip(const std::string& text) {
@@ -152,9 +153,10 @@ TEST(EntityTask, BatchesHideOwnersAndMaskWhatIsNotThere) {
   EXPECT_TRUE(task_of(recipe)->training_batch(1).inputs.arrays.at("units").equal(values));
 }
 
-TEST(EntityTask, LearnsHowLateItIs) {
+TEST(EntityTask, LearnsWhoseAnEntityIsAndHowLateItIs) {
   TemporaryFolder folder;
   const TrainResult result = run_in(folder, entity_recipe());
+  EXPECT_GT(metric(result.metrics, "owner_accuracy"), 0.85);  // without local_attention: 0.46
   EXPECT_LT(metric(result.metrics, "owner_majority_accuracy"), 0.56);
   EXPECT_GT(metric(result.metrics, "owner_nearest_accuracy"), 0.75);
   EXPECT_GT(metric(result.metrics, "phase_accuracy"), 0.85);

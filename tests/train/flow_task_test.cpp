@@ -12,35 +12,23 @@
 #include "perceiver/base/file.h"
 #include "perceiver/tasks/bundle.h"
 #include "perceiver/tasks/flow.h"
-#include "perceiver/train/train.h"
 #include "train/data/flow_set.h"
 #include "train/flow_loss.h"
 #include "train/flow_tiny.h"
 #include "train/initial.h"
-#include "train/task.h"
 #include "train/tasks/flow_errors.h"
+#include "train/tiny_run.h"
 
 namespace perceiver::train {
 namespace {
 
 using test::flow_recipe;
+using test::metric;
 using test::pixel_flow_recipe;
-using test::TemporaryFolder;
 using test::tiny_pair;
 
-class FlowTraining : public ::testing::Test {
+class FlowTraining : public test::Runs {
  protected:
-  Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
-
-  TrainResult run(const Json& json, const std::string& out) {
-    const Recipe recipe = read(json);
-    TrainOptions options;
-    options.out = folder_ / out;
-    options.num_threads = 1;
-    options.on_step = [&](const StepRecord& record) { losses_.push_back(record.loss); };
-    return train(recipe, options);
-  }
-
   Batch batch_of(const Json& json, int64_t index) {
     const Recipe recipe = read(json);
     return recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest)
@@ -48,28 +36,10 @@ class FlowTraining : public ::testing::Test {
   }
 
   void expect_refused(const Json& json, const std::string& message) {
-    try {
-      run(json, "refused");
-      FAIL() << "trained; wanted: " << message;
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-    }
+    test::expect_error([&] { run(json, "refused"); }, message);
     EXPECT_TRUE(losses_.empty());
   }
-
-  TemporaryFolder folder_;
-  std::vector<double> losses_;
 };
-
-double metric(const Metrics& metrics, const std::string& name) {
-  for (const auto& [key, value] : metrics) {
-    if (key == name) {
-      return value;
-    }
-  }
-  ADD_FAILURE() << "no metric " << name;
-  return 0;
-}
 
 bool has(const Metrics& metrics, const std::string& name) {
   return std::any_of(metrics.begin(), metrics.end(),

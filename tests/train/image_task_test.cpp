@@ -12,16 +12,14 @@
 #include "perceiver/base/error.h"
 #include "perceiver/io/image.h"
 #include "perceiver/tokens/image_processor.h"
-#include "perceiver/train/train.h"
 #include "support/shared.h"
 #include "train/losses.h"
-#include "train/tiny.h"
+#include "train/tiny_run.h"
 
 namespace perceiver::train {
 namespace {
 
 using test::image_recipe;
-using test::TemporaryFolder;
 using test::write_bytes;
 
 // Pictures of random sizes: those of class "left" are bright on the left, of "right" on the right.
@@ -42,7 +40,7 @@ void write_class_folders(const std::filesystem::path& folder, int count) {
   }
 }
 
-class ImageTasks : public ::testing::Test {
+class ImageTasks : public test::Runs {
  protected:
   ImageTasks() {
     test::write_pictures(folder_, "train", 40);
@@ -60,8 +58,6 @@ class ImageTasks : public ::testing::Test {
     return json;
   }
 
-  Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
-
   // Keeps the recipe alive: the task refers to it.
   Task& make(const Json& json) {
     recipe_ = read(json);
@@ -73,25 +69,6 @@ class ImageTasks : public ::testing::Test {
     return make(json).training_batch(batch).inputs.arrays.at("image");
   }
 
-  void expect_refused(const Json& json, const std::string& message) {
-    try {
-      make(json);
-      FAIL() << "accepted; wanted: " << message;
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-    }
-  }
-
-  TrainResult run(const Json& json) {
-    const Recipe recipe = read(json);
-    TrainOptions options;
-    options.out = folder_ / "out";
-    options.restart = true;
-    options.num_threads = 1;
-    return train(recipe, options);
-  }
-
-  TemporaryFolder folder_;
   Recipe recipe_;
   std::unique_ptr<Task> task_;
 };

@@ -6,24 +6,16 @@
 #include "train/data/byte_cache.h"
 #include "train/data/class_names.h"
 #include "train/data/delimited.h"
+#include "train/expect_error.h"
 #include "train/tiny.h"
 
 namespace perceiver::train {
 namespace {
 
 namespace fs = std::filesystem;
+using test::expect_error;
 using test::TemporaryFolder;
 using test::write_bytes;
-
-template <typename Call>
-void expect_error(const Call& call, const std::string& message) {
-  try {
-    call();
-    FAIL() << "accepted; wanted: " << message;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-  }
-}
 
 using Row = std::vector<std::string>;
 

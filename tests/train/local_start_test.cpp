@@ -63,6 +63,47 @@ TEST(LocalStart, LatentsOfAGridBeginByReadingTheirOwnPart) {
   EXPECT_LT(local.decoder, 0.7 * random.decoder);
 }
 
+// 16 latents in the square of the coordinates: 4 x 4 places, half a unit apart.
+double distance_in_a_set(double sharpness) {
+  Json json = Json::parse(R"({
+    "name": "points", "task": "entity_sets",
+    "model": {"spec": {
+      "name": "points",
+      "inputs": [{"name": "points", "kind": "set", "index_dims": [256], "coordinates": 2,
+                  "channels": 8, "position": {"kind": "fourier", "num_bands": 6,
+                                              "max_resolution": [8, 8]}}],
+      "encoder": {"num_latents": 16, "latent_channels": 32, "num_self_attends_per_block": 1},
+      "decoder": {"output_channels": 32},
+      "outputs": [{"name": "owners", "query": "input_tokens", "of_input": "points",
+                   "head": "linear", "head_channels": 2}]}},
+    "data": {"generated": {}}, "batch_size": 1, "steps": 1})");
+  json["init"]["local_attention"] = sharpness;
+  const Recipe recipe = recipe_from_json(json, "r.json", {});
+  nn::Model model(recipe.model, initial_weights(recipe));
+  at::Tensor points = at::zeros({1, 256, 10});
+  for (int64_t i = 0; i < 256; ++i) {
+    float* point = points.mutable_data_ptr<float>() + 10 * i;
+    point[0] = static_cast<float>(i / 16) / 7.5F - 1;
+    point[1] = static_cast<float>(i % 16) / 7.5F - 1;
+  }
+  nn::TensorInputs inputs;
+  inputs.arrays.emplace("points", points);
+  nn::TensorTrace trace{.attention = true, .only = {}, .tensors = {}};
+  model.forward(inputs, {}, &trace);
+  const auto place = [](int64_t at, int64_t count) {
+    return (static_cast<double>(at) + 0.5) * 2 / static_cast<double>(count) - 1;
+  };
+  return mean_distance(trace.tensors.at("attention.encoder"), [&](int64_t latent, int64_t point) {
+    return std::pair(place(latent / 4, 4) - place(point / 16, 16),
+                     place(latent % 4, 4) - place(point % 16, 16));
+  });
+}
+
+TEST(LocalStart, LatentsOfASetBeginByReadingTheirOwnPart) {
+  EXPECT_GT(distance_in_a_set(0), 0.6);
+  EXPECT_LT(distance_in_a_set(4), 0.3);
+}
+
 TEST(LocalStart, FeaturesMustFitIntoLatents) {
   Json json = test::flow_recipe();
   json["init"]["local_attention"] = 1;

@@ -5,23 +5,15 @@
 #include "perceiver/base/error.h"
 #include "perceiver/io/image.h"
 #include "train/data/picture_files.h"
+#include "train/expect_error.h"
 #include "train/tiny.h"
 
 namespace perceiver::train {
 namespace {
 
+using test::expect_error;
 using test::TemporaryFolder;
 using test::write_bytes;
-
-template <typename Call>
-void expect_error(const Call& call, const std::string& message) {
-  try {
-    call();
-    FAIL() << "accepted; wanted: " << message;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-  }
-}
 
 // A record whose red, green and blue planes count up from three different values.
 std::string cifar_record(const std::string& labels, int first) {

@@ -6,12 +6,10 @@
 #include "perceiver/base/str.h"
 #include "perceiver/nn/model.h"
 #include "perceiver/tasks/bundle.h"
-#include "perceiver/train/train.h"
 #include "support/shared.h"
 #include "train/data/text_examples.h"
 #include "train/initial.h"
-#include "train/task.h"
-#include "train/tiny.h"
+#include "train/tiny_run.h"
 
 namespace perceiver::train {
 namespace {
@@ -49,7 +47,9 @@ Json recipe_json() {
     "batch_size": 24, "steps": 150, "seed": 5})");
 }
 
-class TextTasks : public ::testing::Test {
+using test::metric;
+
+class TextTasks : public test::Runs {
  protected:
   TextTasks() {
     std::string letter = "label\ttext\n";
@@ -67,40 +67,6 @@ class TextTasks : public ::testing::Test {
     test::write_bytes(folder_ / "same.csv", same);
     test::write_bytes(folder_ / "count.tsv", count);
   }
-
-  Recipe read(const Json& json) { return recipe_from_json(json, folder_ / "r.json", {}); }
-
-  TrainResult run(const Json& json, const std::string& out) {
-    const Recipe recipe = read(json);
-    TrainOptions options;
-    options.out = folder_ / out;
-    options.num_threads = 1;
-    options.on_step = [&](const StepRecord& record) { losses_.push_back(record.loss); };
-    return train(recipe, options);
-  }
-
-  static double metric(const Metrics& metrics, const std::string& name) {
-    for (const auto& [key, value] : metrics) {
-      if (key == name) {
-        return value;
-      }
-    }
-    ADD_FAILURE() << "no metric " << name;
-    return 0;
-  }
-
-  void expect_refused(const Json& json, const std::string& message) {
-    try {
-      const Recipe recipe = read(json);
-      recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest);
-      FAIL() << "made; wanted: " << message;
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-    }
-  }
-
-  test::TemporaryFolder folder_;
-  std::vector<double> losses_;
 };
 
 TEST_F(TextTasks, OneModelLearnsThreeTasks) {

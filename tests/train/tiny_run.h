@@ -1,11 +1,12 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
-#include "perceiver/base/error.h"
 #include "perceiver/train/train.h"
+#include "train/expect_error.h"
 #include "train/task.h"
 #include "train/tiny.h"
 
@@ -45,13 +46,36 @@ inline std::unique_ptr<Task> task_of(const Recipe& recipe,
 /// Expects that recipe or data are refused before the first step, with `message`.
 inline void expect_refused(const TemporaryFolder& folder, const Json& json,
                            const std::string& message) {
-  try {
-    const Recipe recipe = recipe_in(folder, json);
-    task_of(recipe);
-    ADD_FAILURE() << "accepted; wanted: " << message;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-  }
+  expect_error(
+      [&] {
+        const Recipe recipe = recipe_in(folder, json);
+        task_of(recipe);
+      },
+      message);
 }
+
+/// Tests with a folder: data, recipes beside it, runs.
+class Runs : public ::testing::Test {
+ protected:
+  Recipe read(const Json& json) { return recipe_in(folder_, json); }
+
+  /// A fresh run; `losses_` are those of its steps.
+  TrainResult run(const Json& json, const std::string& out = "out") {
+    losses_.clear();
+    TrainOptions options;
+    options.out = folder_ / out;
+    options.num_threads = 1;
+    options.restart = true;
+    options.on_step = [&](const StepRecord& record) { losses_.push_back(record.loss); };
+    return train(read(json), options);
+  }
+
+  void expect_refused(const Json& json, const std::string& message) {
+    test::expect_refused(folder_, json, message);
+  }
+
+  TemporaryFolder folder_;
+  std::vector<double> losses_;
+};
 
 }  // namespace perceiver::train::test

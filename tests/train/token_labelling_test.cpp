@@ -4,9 +4,7 @@
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "perceiver/train/train.h"
-#include "train/task.h"
-#include "train/tiny.h"
+#include "train/tiny_run.h"
 
 namespace perceiver::train {
 namespace {
@@ -31,7 +29,7 @@ Json recipe_json() {
     "batch_size": 16, "steps": 150, "seed": 5})");
 }
 
-class TokenLabelling : public ::testing::Test {
+class TokenLabelling : public test::Runs {
  protected:
   TokenLabelling() {
     for (const char* part : {"train", "test"}) {
@@ -51,30 +49,6 @@ class TokenLabelling : public ::testing::Test {
   }
 
   static Json json() { return recipe_json(); }
-
-  Recipe read(const Json& from) { return recipe_from_json(from, folder_ / "r.json", {}); }
-
-  TrainResult run(const Json& from, const std::string& out) {
-    const Recipe recipe = read(from);
-    TrainOptions options;
-    options.out = folder_ / out;
-    options.num_threads = 1;
-    options.on_step = [&](const StepRecord& record) { losses_.push_back(record.loss); };
-    return train(recipe, options);
-  }
-
-  void expect_refused(const Json& from, const std::string& message) {
-    try {
-      const Recipe recipe = read(from);
-      recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest);
-      FAIL() << "made; wanted: " << message;
-    } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(message), std::string::npos) << error.what();
-    }
-  }
-
-  test::TemporaryFolder folder_;
-  std::vector<double> losses_;
 };
 
 TEST_F(TokenLabelling, LearnsWhatOnlyTheContextTells) {

@@ -23,6 +23,8 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from trigram import Random
 
@@ -189,6 +191,16 @@ def measure(model, games):
     print(f"owner_accuracy {right / max(count, 1):.4f}, phase_accuracy {phase_right / len(games.test):.4f}")
 
 
+@torch.no_grad()
+def flops(model, games):
+    """Multiplications and additions of one full set, as torch counts them."""
+    size = games.input["index_dims"][0]
+    # fused attention on a CPU is not counted, so it is done as products
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, size, games.channels), torch.ones(1, size, dtype=torch.bool))
+    return counter.get_total_flops()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", type=pathlib.Path, required=True)
@@ -202,7 +214,8 @@ def main():
     torch.manual_seed(1)
     games = Games(json.loads(args.recipe.read_text()), args.data)
     model = EntityTransformer(games.channels, len(games.spec["phases"]) + 1)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(games.train)} frames to train on")
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {flops(model, games) / 1e9:.2f} G "
+          f"multiplications and additions, {len(games.train)} frames to train on")
     train(model, games, args)
     measure(model.eval(), games)
 

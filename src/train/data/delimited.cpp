@@ -11,6 +11,7 @@ namespace perceiver::train {
 namespace {
 
 constexpr uint64_t kMaxBytes = uint64_t{256} << 20;
+constexpr size_t kMaxFields = 4096;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 // Takes records off the front of a text.
@@ -35,6 +36,10 @@ class Parser {
     }
     record_line_ = line_;
     do {
+      if (fields.size() == kMaxFields) {
+        throw Error(ErrorCode::kFormat,
+                    cat(name_, " line ", record_line_, ": more than ", kMaxFields, " fields"));
+      }
       fields.push_back(quoted() ? take_quoted() : take_plain());
     } while (take_separator());
     if (at_ < text_.size() && !take_line_end()) {

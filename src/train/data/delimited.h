@@ -25,8 +25,8 @@ struct DelimitedTable {
 /// Reads a table: tab-separated when the first line holds a tab (then quotes mean nothing), else
 /// comma-separated with RFC 4180's quotes ("a, b" is one field, "" inside it is one quote). A byte
 /// order mark, carriage returns before line feeds and empty lines are dropped.
-/// @throws Error(kIo); Error(kFormat) naming the line for a row of another width, an open quote, a
-///         file without rows or above 256 MiB
+/// @throws Error(kIo); Error(kFormat) naming the line for a row of another width or of more than
+///         4,096 fields, an open quote, a file without rows or above 256 MiB
 DelimitedTable read_delimited(const std::filesystem::path& path);
 /// The same of text in memory. @param name  what to call it in messages
 DelimitedTable parse_delimited(std::string_view text, const std::string& name);

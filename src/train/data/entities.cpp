@@ -13,6 +13,7 @@ namespace perceiver::train {
 namespace {
 
 constexpr uint64_t kMaxBytes = uint64_t{512} << 20;
+constexpr size_t kMaxFields = 4096;
 constexpr double kRecentSeconds = 60;
 
 /// A CSV file without quotes (names in these files hold neither commas nor quotes), line by line,
@@ -81,6 +82,9 @@ class Table {
     ++number_;
     cells_.clear();
     for (size_t begin = 0; begin <= line.size();) {
+      if (cells_.size() == kMaxFields) {
+        refuse(cat("more than ", kMaxFields, " fields"));
+      }
       const size_t comma = std::min(line.find(',', begin), line.size());
       cells_.push_back(line.substr(begin, comma - begin));
       begin = comma + 1;

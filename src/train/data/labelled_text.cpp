@@ -97,7 +97,7 @@ class SentenceReader {
     if (token.size() > limit) {
       refuse(cat("a token of ", token.size(), " bytes, the model reads ", limit));
     }
-    if (part.text.size() + 1 + token.size() > limit) {
+    if (!part.text.empty() && part.text.size() + 1 + token.size() > limit) {
       parts.push_back(std::move(part));
       part = {};
     }
