@@ -53,8 +53,8 @@ bench-scaling: build $(BUILD)/.setup/oracles $(BUILD)/.setup/peers  ## time and 
 bench-training: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## time and memory of one training step against transformers
 	@cmake -S . -B $(BUILD) -DPERCEIVER_BENCH=ON >/dev/null
 	@ninja -C $(BUILD) -j $(JOBS) perceiver train_step
-	$(python) bench/train_step.py --program $(program) --step $(BUILD)/bin/train_step
 	$(python) bench/whole_step.py --program $(program)
+	$(python) bench/train_step.py --program $(program) --step $(BUILD)/bin/train_step
 
 gates: $(BUILD)/build.ninja  ## instruction counts of the hot paths against recorded ones (needs valgrind)
 	@ninja -C $(BUILD) -j $(JOBS) gate_hot_paths
