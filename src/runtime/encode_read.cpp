@@ -215,6 +215,7 @@ class ExampleReader {
         if (state.plain_width > 0) {
           add_plain_mean(queries_, parts_, source_, b_, first, last, state, workspace);
         }
+        done_with(first, last);
         continue;
       }
       if (any) {
@@ -229,6 +230,7 @@ class ExampleReader {
         attend_block(first, last, valid, total, lse, workspace);
       }
       any = true;
+      done_with(first, last);
     }
     if (any) {
       const ConstMatrix mean = form_.to_state(total, workspace);
@@ -255,6 +257,13 @@ class ExampleReader {
     args.bfloat16 = parts_.precision == Precision::kBF16;
     form_.point_sums(out.data, n, args);
     kernels::attend(args);
+  }
+
+  /// Under a bound on memory an input larger than it must not pile up behind the reader.
+  void done_with(int64_t first, int64_t last) const {
+    if (parts_.scratch_bytes > 0) {
+      source_.forget(b_, first, last);
+    }
   }
 
   kernels::Rows<const float> query_rows(int64_t qk_dim) const {

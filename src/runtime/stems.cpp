@@ -4,6 +4,8 @@
 #include <array>
 #include <type_traits>
 
+#include "perceiver/base/file.h"
+
 namespace perceiver::runtime {
 namespace {
 
@@ -197,6 +199,17 @@ void ContentReader::read(int64_t b, int64_t begin, int64_t end, Matrix out,
   } else {
     copy_rows(raw_, layout_, b, begin, end, out);
   }
+}
+
+void ContentReader::forget(int64_t b, int64_t begin, int64_t end) const {
+  const int64_t stride = layout_.row_stride();
+  if (layout_.run == 0 || stride < layout_.run) {
+    return;
+  }
+  const int64_t width = dtype_size(raw_.dtype());
+  const int64_t first = b * layout_.example + layout_.first + begin * stride;
+  MappedFile::forget(raw_.bytes() + first * width,
+                     static_cast<uint64_t>((end - begin) * stride * width));
 }
 
 void ContentReader::read_linear(int64_t b, int64_t begin, int64_t end, Matrix out,

@@ -75,6 +75,8 @@ class ContentReader {
 
   int64_t channels() const { return channels_; }
   void read(int64_t b, int64_t begin, int64_t end, Matrix out, StemScratch& scratch) const;
+  /// TokenSource::forget(), for raw rows that lie one after the other.
+  void forget(int64_t b, int64_t begin, int64_t end) const;
 
  private:
   void read_linear(int64_t b, int64_t begin, int64_t end, Matrix out, StemScratch& scratch) const;

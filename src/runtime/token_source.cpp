@@ -115,6 +115,10 @@ class InputSource : public TokenSource {
     fields_.content.read(b, begin, end, out, *scratch_);
   }
 
+  void forget(int64_t b, int64_t begin, int64_t end) const override {
+    fields_.content.forget(b, begin, end);
+  }
+
   void dense(int64_t b, int64_t begin, int64_t end, Matrix out) override {
     content(b, begin, end, out.slice(0, content_channels_));
     write_positions(b, begin, end, out);

@@ -53,6 +53,9 @@ class TokenSource {
   virtual void dense(int64_t b, int64_t begin, int64_t end, Matrix out) = 0;
   /// [count] nonzero = valid, or null = all.
   virtual const uint8_t* mask(int64_t b) const = 0;
+  /// Where the content of these rows lies in a mapped file, its pages go back to the system; read
+  /// again, they come from the file again.
+  virtual void forget(int64_t /*b*/, int64_t /*begin*/, int64_t /*end*/) const {}
 
  protected:
   std::string name_;

@@ -15,8 +15,9 @@ struct EngineOptions {
   DType dtype = DType::kF32;
   Plan plan = Plan::kAuto;
   int num_threads = 0;  ///< 0 = OpenMP's setting
-  int64_t memory_budget =
-      0;  ///< bytes of scratch for blocks of tokens and rows; 0 = the engine chooses
+  /// Bytes of scratch for blocks of tokens and rows; 0 = the engine chooses. With a bound, inputs
+  /// that are mapped files leave memory again as they are read.
+  int64_t memory_budget = 0;
 };
 
 /// CPU inference without LibTorch for every ModelSpec.
