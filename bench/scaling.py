@@ -62,6 +62,8 @@ def write_inputs(path, sides, block=1 << 22):
         file.write(struct.pack("<Q", len(header)) + header)
         for begin in range(0, count, block):
             file.write(random.standard_normal(min(block, count - begin), np.float32).tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # or the system writes it out while the program is timed
 
 
 class Point:
