@@ -215,7 +215,7 @@ class ExampleReader {
         if (state.plain_width > 0) {
           add_plain_mean(queries_, parts_, source_, b_, first, last, state, workspace);
         }
-        done_with(std::max(begin, first - step), last);
+        done_with(first, last);
         continue;
       }
       if (any) {
@@ -230,7 +230,7 @@ class ExampleReader {
         attend_block(first, last, valid, total, lse, workspace);
       }
       any = true;
-      done_with(std::max(begin, first - step), last);
+      done_with(first, last);
     }
     if (any) {
       const ConstMatrix mean = form_.to_state(total, workspace);
@@ -259,8 +259,7 @@ class ExampleReader {
     kernels::attend(args);
   }
 
-  /// Under a bound on memory an input larger than it must not pile up behind the reader. The rows
-  /// before the block are named again: the system maps pages on both sides of those touched.
+  /// Under a bound on memory an input larger than it must not pile up behind the reader.
   void done_with(int64_t first, int64_t last) const {
     if (parts_.scratch_bytes > 0) {
       source_.forget(b_, first, last);
