@@ -171,21 +171,10 @@ void Decoder::Prepared::compose_values(const Parts& parts) const {
   }
 }
 
-const FactoredQueries& Decoder::Prepared::of_queries(const Parts& parts, const std::string& output,
-                                                     const TokenSource& queries,
-                                                     Workspace& workspace) const {
-  auto found = std::find_if(factored.begin(), factored.end(),
-                            [&](const auto& one) { return one->output == output; });
-  if (found == factored.end() || !(*found)->factors.fits(queries)) {
-    auto made = std::make_unique<FactoredQueries>(
-        FactoredQueries{output, TokenFactors(queries), {}, false});
-    if (found == factored.end()) {
-      found = factored.insert(found, std::move(made));
-    } else {
-      *found = std::move(made);
-    }
-  }
-  FactoredQueries& own = **found;
+const FactoredTables& Decoder::Prepared::of_queries(const Parts& parts, const std::string& output,
+                                                    const TokenSource& queries,
+                                                    Workspace& workspace) const {
+  FactoredTables& own = tables_of(factored, output, queries);
   if (own.current) {
     return own;
   }

@@ -36,15 +36,6 @@ struct Decoder::Parts {
   bool keeps(const TokenSource& queries, const std::string& output) const;
 };
 
-/// Positions of one output's queries and what they score against the latents.
-struct FactoredQueries {
-  std::string output;
-  TokenFactors factors;
-  /// Per axis [B, H, extent, N].
-  std::vector<std::vector<float>> tables;
-  bool current = false;  ///< the tables are of the present latents
-};
-
 struct Decoder::Prepared {
   Plan plan = Plan::kAuto;
   int64_t batch = 1;
@@ -57,15 +48,16 @@ struct Decoder::Prepared {
   mutable std::vector<float> keys;      ///< [B, H, N, E], centred
   mutable std::vector<float> key_bias;  ///< [B, H, N]
   mutable std::vector<float> values;    ///< [B, H, N, E] with the output's bias in head 0
-  mutable std::vector<std::unique_ptr<FactoredQueries>> factored;  ///< one for each output
+  /// One for each output; tables are [B, H, extent, N] per axis.
+  mutable std::vector<std::unique_ptr<FactoredTables>> factored;
 
   ConstMatrix example(int64_t b) const {
     return {keys_values.data() + b * latents * width, latents, width, width};
   }
   void absorb_keys(const Parts& parts) const;
   void compose_values(const Parts& parts) const;
-  const FactoredQueries& of_queries(const Parts& parts, const std::string& output,
-                                    const TokenSource& queries, Workspace& workspace) const;
+  const FactoredTables& of_queries(const Parts& parts, const std::string& output,
+                                   const TokenSource& queries, Workspace& workspace) const;
 };
 
 /// How the rows of one output are computed: scores, values and what follows, chosen by flops.

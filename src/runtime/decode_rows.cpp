@@ -366,7 +366,7 @@ class RowReader {
   const RowOrder& order_;
   int64_t b_;
   const float* kept_ = nullptr;
-  const FactoredQueries* factored_ = nullptr;
+  const FactoredTables* factored_ = nullptr;
 };
 
 }  // namespace

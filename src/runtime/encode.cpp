@@ -142,7 +142,10 @@ std::shared_ptr<CrossAttendIn::Queries> CrossAttendIn::prepare(
   parts.query.apply(normalised, q);
   const float scale = 1 / std::sqrt(static_cast<float>(parts.qk_dim()));
   std::for_each(q.data, q.data + latents.rows * qk, [scale](float& value) { value *= scale; });
-  for (int64_t set = 0; set < queries->sets && !textbook; ++set) {
+  if (textbook) {
+    return queries;
+  }
+  for (int64_t set = 0; set < queries->sets; ++set) {
     for (int64_t h = 0; h < heads; ++h) {
       const Matrix absorbed{queries->rows.data() + (set * heads + h) * n * width, n, width, width};
       multiply(q.block(set * n, (set + 1) * n).slice(h * parts.qk_dim(), parts.qk_dim()),
@@ -172,21 +175,10 @@ ReadState CrossAttendIn::empty_state(const Queries& queries) const {
   return state;
 }
 
-const FactoredSource& CrossAttendIn::Queries::of_source(const AttentionShape& shape,
+const FactoredTables& CrossAttendIn::Queries::of_source(const AttentionShape& shape,
                                                         const TokenSource& source,
                                                         Workspace& workspace) const {
-  auto found = std::find_if(factored.begin(), factored.end(),
-                            [&](const auto& one) { return one->name == source.name(); });
-  if (found == factored.end() || !(*found)->factors.fits(source)) {
-    auto made = std::make_unique<FactoredSource>(
-        FactoredSource{source.name(), TokenFactors(source), {}, false});
-    if (found == factored.end()) {
-      found = factored.insert(found, std::move(made));
-    } else {
-      *found = std::move(made);
-    }
-  }
-  FactoredSource& own = **found;
+  FactoredTables& own = tables_of(factored, source.name(), source);
   if (own.current) {
     return own;
   }

@@ -34,15 +34,6 @@ struct CrossAttendIn::Parts {
   const std::vector<Linear>& heads_of_values();
 };
 
-/// Positions of one source and what they score against these queries.
-struct FactoredSource {
-  std::string name;
-  TokenFactors factors;
-  /// Per axis [sets, H, N, extent].
-  std::vector<std::vector<float>> tables;
-  bool current = false;  ///< the tables are of the queries' present rows
-};
-
 struct CrossAttendIn::Queries {
   Plan plan = Plan::kTextbook;
   int64_t batch = 1;
@@ -51,10 +42,11 @@ struct CrossAttendIn::Queries {
   int64_t width = 0;  ///< of the state
   /// textbook: [sets, N, qk]; else absorbed and centred [sets, H, N, C]
   std::vector<float> rows;
-  /// One for each source: an input read in many blocks makes its tables once.
-  mutable std::vector<std::unique_ptr<FactoredSource>> factored;
+  /// One for each source: an input read in many blocks makes its tables once, [sets, H, N, extent]
+  /// per axis.
+  mutable std::vector<std::unique_ptr<FactoredTables>> factored;
 
-  const FactoredSource& of_source(const AttentionShape& shape, const TokenSource& source,
+  const FactoredTables& of_source(const AttentionShape& shape, const TokenSource& source,
                                   Workspace& workspace) const;
 };
 

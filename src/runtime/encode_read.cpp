@@ -112,7 +112,7 @@ class AbsorbedForm : public BlockForm {
 /// term of its own; 1 / sigma is the kernel's per-token scale.
 class FactoredForm : public BlockForm {
  public:
-  FactoredForm(TokenSource& source, const FactoredSource& parts, const AttentionShape& shape,
+  FactoredForm(TokenSource& source, const FactoredTables& parts, const AttentionShape& shape,
                int64_t set, int64_t latents, int64_t first_token, float eps)
       : source_(source),
         factors_(parts.factors),
@@ -162,7 +162,7 @@ class FactoredForm : public BlockForm {
  private:
   TokenSource& source_;
   const TokenFactors& factors_;
-  const FactoredSource& parts_;
+  const FactoredTables& parts_;
   int64_t rows_per_set_, latents_, set_, first_token_;
   float eps_;
 };

@@ -196,7 +196,10 @@ void TokenFactors::table(int axis, ConstMatrix x, Matrix out, Workspace& workspa
   const Workspace::Scope scope(workspace);
   const Axis& own = axes_[static_cast<size_t>(axis)];
   multiply_transposed(columns_of(own, x, workspace), features(own), out);
-  for (int64_t i = 0; i < out.rows && axis == 0 && !constant_.empty(); ++i) {
+  if (axis > 0 || constant_.empty()) {
+    return;
+  }
+  for (int64_t i = 0; i < out.rows; ++i) {
     const float score = constant_score(x.row(i));
     for (int64_t c = 0; c < out.columns; ++c) {
       out.row(i)[c] += score;
@@ -265,6 +268,23 @@ void centre_rows(Matrix x) {
       x.row(i)[c] = static_cast<float>(static_cast<double>(x.row(i)[c]) - mean);
     }
   }
+}
+
+FactoredTables& tables_of(std::vector<std::unique_ptr<FactoredTables>>& kept,
+                          const std::string& name, const TokenSource& source) {
+  auto found =
+      std::find_if(kept.begin(), kept.end(), [&](const auto& one) { return one->name == name; });
+  if (found != kept.end() && (*found)->factors.fits(source)) {
+    return **found;
+  }
+  auto made =
+      std::make_unique<FactoredTables>(FactoredTables{name, TokenFactors(source), {}, false});
+  if (found == kept.end()) {
+    found = kept.insert(found, std::move(made));
+  } else {
+    *found = std::move(made);
+  }
+  return **found;
 }
 
 }  // namespace perceiver::runtime

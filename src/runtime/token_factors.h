@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "perceiver/base/array.h"
@@ -78,5 +80,18 @@ class TokenFactors {
 /// Rows minus their mean: what is multiplied with LayerNorm's result need not subtract the mean of
 /// the tokens any more.
 void centre_rows(Matrix x);
+
+/// What the positions of one source score against some rows: kept while the source is read in
+/// blocks, and its memory by the next call.
+struct FactoredTables {
+  std::string name;  ///< of the source
+  TokenFactors factors;
+  std::vector<std::vector<float>> tables;  ///< one for each axis
+  bool current = false;                    ///< they are of the present rows
+};
+
+/// The entry for `source` under `name`; a new one, not current, where there is none that fits.
+FactoredTables& tables_of(std::vector<std::unique_ptr<FactoredTables>>& kept,
+                          const std::string& name, const TokenSource& source);
 
 }  // namespace perceiver::runtime

@@ -2,10 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include "perceiver/base/error.h"
 #include "perceiver/base/json.h"
 #include "perceiver/spec/model_spec.h"
 #include "perceiver/spec/parameters.h"
+#include "train/expect_error.h"
 
 namespace perceiver::train {
 namespace {
@@ -36,13 +36,7 @@ TEST(InitialWeights, AModelWithoutQueriesHasItsTensorsToo) {
 TEST(InitialWeights, LocalAttentionNeedsADecoderThatAttends) {
   Recipe recipe = without_queries();
   recipe.init.local_attention = 1;
-  try {
-    initial_weights(recipe);
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("decoder.kind is projection"), std::string::npos)
-        << error.what();
-  }
+  test::expect_error([&] { initial_weights(recipe); }, "decoder.kind is projection");
 }
 
 }  // namespace
