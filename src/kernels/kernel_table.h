@@ -34,7 +34,7 @@ struct KernelTable {
   void (*row_statistics)(RowRange rows, int64_t width, const float* x, int64_t x_stride, float eps,
                          float* mean, float* inverse_deviation);
   void (*normalise_rows)(RowRange rows, int64_t width, const float* x, int64_t x_stride, float eps,
-                         float* out, int64_t out_stride);
+                         const PartedRows& out);
   void (*activate_rows)(RowRange rows, int64_t width, float* x, int64_t stride, const float* bias,
                         Activation activation);
 };

@@ -54,19 +54,27 @@ inline void row_statistics_of(RowRange rows, int64_t width, const float* x, int6
   }
 }
 
+PERCEIVER_INLINE void normalise_part(const float* from, int64_t width, Statistics statistics,
+                                     float* to) {
+  const V mean = broadcast(statistics.mean);
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    store(to + c, (load(from + c) - mean) * statistics.inverse_deviation);
+  }
+  for (; c < width; ++c) {
+    to[c] = (from[c] - statistics.mean) * statistics.inverse_deviation;
+  }
+}
+
 inline void normalise_rows_of(RowRange rows, int64_t width, const float* x, int64_t x_stride,
-                              float eps, float* out, int64_t out_stride) {
+                              float eps, const PartedRows& out) {
   for (int64_t r = rows.first; r < rows.end; ++r) {
-    const float* from = x + r * x_stride;
-    float* to = out + r * out_stride;
-    const Statistics statistics = statistics_of(from, width, eps);
-    const V mean = broadcast(statistics.mean);
-    int64_t c = 0;
-    for (; c + kLanes <= width; c += kLanes) {
-      store(to + c, (load(from + c) - mean) * statistics.inverse_deviation);
-    }
-    for (; c < width; ++c) {
-      to[c] = (from[c] - statistics.mean) * statistics.inverse_deviation;
+    const float* row = x + r * x_stride;
+    const Statistics statistics = statistics_of(row, width, eps);
+    for (int64_t part = 0; part * out.width < width; ++part) {
+      const int64_t first = part * out.width, left = width - first;
+      normalise_part(row + first, left < out.width ? left : out.width, statistics,
+                     out.data + part * out.step + r * out.stride);
     }
   }
 }

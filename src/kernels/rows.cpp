@@ -34,10 +34,16 @@ void for_each_range(int64_t rows, int64_t width, int threads, F f) {
 
 void normalise_rows(int64_t rows, int64_t width, const float* x, int64_t x_stride, float eps,
                     float* out, int64_t out_stride, int threads) {
+  normalise_rows(rows, width, x, x_stride, eps, {out, out_stride, std::max<int64_t>(width, 1), 0},
+                 threads);
+}
+
+void normalise_rows(int64_t rows, int64_t width, const float* x, int64_t x_stride, float eps,
+                    const PartedRows& out, int threads) {
   const KernelTable* kernels = active_table();
   const auto run = kernels == nullptr ? normalise_rows_reference : kernels->normalise_rows;
   for_each_range(rows, width, threads,
-                 [=](RowRange range) { run(range, width, x, x_stride, eps, out, out_stride); });
+                 [=](RowRange range) { run(range, width, x, x_stride, eps, out); });
 }
 
 void row_statistics(int64_t rows, int64_t width, const float* x, int64_t x_stride, float eps,

@@ -39,12 +39,14 @@ void row_statistics_reference(RowRange rows, int64_t width, const float* x, int6
 }
 
 void normalise_rows_reference(RowRange rows, int64_t width, const float* x, int64_t x_stride,
-                              float eps, float* out, int64_t out_stride) {
+                              float eps, const PartedRows& out) {
   for (int64_t r = rows.first; r < rows.end; ++r) {
     const Statistics statistics = statistics_of(x + r * x_stride, width, static_cast<double>(eps));
     for (int64_t c = 0; c < width; ++c) {
       const double deviation = static_cast<double>(x[r * x_stride + c]) - statistics.mean;
-      out[r * out_stride + c] = static_cast<float>(deviation * statistics.inverse_deviation);
+      const int64_t part = c / out.width;
+      out.data[part * out.step + r * out.stride + c - part * out.width] =
+          static_cast<float>(deviation * statistics.inverse_deviation);
     }
   }
 }

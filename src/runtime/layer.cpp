@@ -11,9 +11,10 @@ namespace perceiver::runtime {
 namespace {
 
 /// LayerNorm without scale and shift, which live in the next weight.
-Matrix normalised(ConstMatrix x, float eps, Workspace& workspace) {
-  const Matrix out = workspace.dense(x.rows, x.columns);
-  kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, eps, out.data, out.stride);
+InParts<Matrix> normalised(ConstMatrix x, float eps, const Linear& reader, Workspace& workspace) {
+  const auto out = workspace.dense_parts(x.rows, x.columns, reader.in_part());
+  kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, eps,
+                          {out.first.data, out.first.stride, out.width(), out.step});
   return out;
 }
 
@@ -52,18 +53,18 @@ Mlp::Mlp(const Weights& weights, const std::string& prefix, const AttentionShape
       eps_(static_cast<float>(compatibility.layer_norm_eps)) {
   Affine in = weights.affine(prefix + ".mlp_in");
   in.fold_norm(weights.data(prefix + ".norm_mlp.weight"), weights.data(prefix + ".norm_mlp.bias"));
-  in_ = Linear(std::move(in), precision);
   out_ = Linear(weights.affine(prefix + ".mlp_out"), precision);
+  in_ = Linear(std::move(in), precision, out_.in_part());
 }
 
 void Mlp::apply(Matrix x, Workspace& workspace) const {
   const Workspace::Scope scope(workspace);
-  const Matrix hidden = workspace.dense(x.rows, in_.out());
+  const auto hidden = workspace.dense_parts(x.rows, in_.out(), out_.in_part());
   {
     const Workspace::Scope inner(workspace);
-    in_.apply(normalised(x, eps_, workspace), hidden, {activation_, false});
+    in_.apply(normalised(x, eps_, in_, workspace), hidden, {activation_, false});
   }
-  out_.apply(hidden, x, {{}, true});
+  out_.apply(hidden, side_by_side(x, x.columns), {{}, true});
 }
 
 SelfAttendLayer::SelfAttendLayer(Weights& weights, const std::string& prefix,
@@ -100,7 +101,8 @@ void SelfAttendLayer::apply(Matrix latents, int64_t batch, Workspace& workspace,
     const Matrix all = workspace.dense(latents.rows, query_key_value_.out());
     {
       const Workspace::Scope inner(workspace);
-      query_key_value_.apply(normalised(latents, eps_, workspace), all);
+      query_key_value_.apply(normalised(latents, eps_, query_key_value_, workspace),
+                             side_by_side(all, all.columns));
     }
     const Matrix attended = workspace.dense(latents.rows, shape_.v_channels);
     const auto part = [&](int64_t first, int64_t width) {

@@ -1,6 +1,7 @@
 #include "runtime/linear.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "perceiver/base/array.h"
 #include "perceiver/base/error.h"
@@ -31,15 +32,33 @@ Affine columns(const Affine& affine, int64_t first, int64_t width) {
   return part;
 }
 
-std::vector<PackedWeight> pack_in_parts(const Affine& affine, bool native_bf16) {
-  const int64_t count = (affine.in + kLongestSum - 1) / kLongestSum;
-  const int64_t width = ((affine.in + count - 1) / count + kPartStep - 1) / kPartStep * kPartStep;
+/// Rows [first, first + count) of a map.
+Affine rows(const Affine& affine, int64_t first, int64_t count) {
+  const auto weight = affine.weight.begin() + first * affine.in;
+  Affine part{count, affine.in, {weight, weight + count * affine.in}, {}};
+  if (!affine.bias.empty()) {
+    part.bias = {affine.bias.begin() + first, affine.bias.begin() + first + count};
+  }
+  return part;
+}
+
+int64_t width_of_parts(int64_t in) {
+  const int64_t count = (in + kLongestSum - 1) / kLongestSum;
+  return ((in + count - 1) / count + kPartStep - 1) / kPartStep * kPartStep;
+}
+
+/// Packed by parts of `width` input channels; by one where oneDNN does that by itself.
+std::vector<PackedWeight> pack_in_parts(const Affine& affine, int64_t width, bool native_bf16) {
   std::vector<PackedWeight> parts;
-  for (int64_t first = 0; first < affine.in; first += width) {
+  for (int64_t first = 0; width < affine.in && first < affine.in; first += width) {
     parts.emplace_back(columns(affine, first, std::min(width, affine.in - first)), native_bf16);
     if (!parts.back().sums_in_one_chain()) {
-      return {};
+      parts.clear();
+      break;
     }
+  }
+  if (parts.empty()) {
+    parts.emplace_back(affine, native_bf16);
   }
   return parts;
 }
@@ -67,43 +86,60 @@ void add_rows(ConstMatrix from, Matrix to) {
 
 }  // namespace
 
-Linear::Linear(Affine affine, Precision precision) : in_(affine.in), out_(affine.out) {
+Linear::Linear(Affine affine, Precision precision, int64_t out_part)
+    : in_(affine.in), out_(affine.out), out_part_(out_part == 0 ? affine.out : out_part) {
   const bool native = precision == Precision::kBF16 && kernels::has_native_bfloat16();
   if (precision == Precision::kBF16 && !native) {
     for (float& value : affine.weight) {
       value = bfloat16_to_float(float_to_bfloat16(value));
     }
   }
-  if (affine.in > kLongestSum) {
-    parts_ = pack_in_parts(affine, native);
+  for (int64_t first = 0; first < out_; first += out_part_) {
+    const int64_t count = std::min(out_part_, out_ - first);
+    auto packed = pack_in_parts(count == out_ ? affine : rows(affine, first, count),
+                                width_of_parts(in_), native);
+    in_part_ = packed.front().in();
+    std::move(packed.begin(), packed.end(), std::back_inserter(parts_));
   }
-  if (parts_.empty()) {
-    parts_.emplace_back(affine, native);
+}
+
+void Linear::apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,
+                        const Epilogue& epilogue) const {
+  if (epilogue.activation && epilogue.accumulate) {
+    const Matrix added = whole_scratch(y.rows, y.columns);
+    apply_part(x, out, added, {epilogue.activation, false});
+    add_rows(added, y);
+    return;
+  }
+  const int64_t count = (in_ + in_part_ - 1) / in_part_;
+  for (int64_t i = 0; i < count; ++i) {
+    const bool last = i + 1 == count;
+    parts_[static_cast<size_t>(out * count + i)].apply(
+        x.part(i), y,
+        {last ? epilogue.activation : std::nullopt, epilogue.accumulate || i > 0});
+  }
+}
+
+void Linear::apply(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
+                   const Epilogue& epilogue) const {
+  if (parts_.empty() || x.columns != in() || y.columns != out() || x.first.rows != y.first.rows ||
+      x.width() != in_part_ || y.width() != out_part_) {
+    throw Error(ErrorCode::kInternal,
+                cat("linear of ", in(), " to ", out(), ", in parts of ", in_part_, " and ",
+                    out_part_, ", was given ", x.first.rows, "x", x.columns, " in parts of ",
+                    x.width(), " for ", y.first.rows, "x", y.columns, " in parts of ", y.width()));
+  }
+  for (int64_t o = 0; x.first.rows > 0 && o * out_part_ < out_; ++o) {
+    apply_part(x, o, y.part(o), epilogue);
   }
 }
 
 void Linear::apply(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
-  if (parts_.empty() || x.columns != in() || y.columns != out() || x.rows != y.rows) {
+  if (x.columns != in() || y.columns != out()) {
     throw Error(ErrorCode::kInternal, cat("linear of ", in(), " to ", out(), " was given ", x.rows,
                                           "x", x.columns, " for ", y.rows, "x", y.columns));
   }
-  if (x.rows == 0) {
-    return;
-  }
-  if (epilogue.activation && epilogue.accumulate) {
-    const Matrix added = whole_scratch(y.rows, y.columns);
-    apply(x, added, {epilogue.activation, false});
-    add_rows(added, y);
-    return;
-  }
-  int64_t first = 0;
-  for (const PackedWeight& part : parts_) {
-    const int64_t width = part.in();
-    const bool last = first + width == in();
-    part.apply(x.slice(first, width), y,
-               {last ? epilogue.activation : std::nullopt, epilogue.accumulate || first > 0});
-    first += width;
-  }
+  apply(side_by_side(x, in_part_), side_by_side(y, out_part_), epilogue);
 }
 
 }  // namespace perceiver::runtime

@@ -18,16 +18,27 @@ enum class Precision { kF32, kBF16 };
 class Linear {
  public:
   Linear() = default;  ///< of nothing, to be assigned to
-  Linear(Affine affine, Precision precision);
+  /// @param out_part  columns of each part of the output; 0: it is one
+  Linear(Affine affine, Precision precision, int64_t out_part = 0);
 
   int64_t in() const { return in_; }
   int64_t out() const { return out_; }
+  /// Columns of the parts in which the input is summed: in dense parts of this width it is read
+  /// where it lies.
+  int64_t in_part() const { return in_part_; }
   /// @param x [rows, in]  @param y [rows, out], not overlapping x
   void apply(ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
+  /// @param x [rows, in] in parts of in_part()  @param y [rows, out] in parts of out_part
+  void apply(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
+             const Epilogue& epilogue = {}) const;
 
  private:
-  int64_t in_ = 0, out_ = 0;
-  std::vector<PackedWeight> parts_;  ///< of consecutive input channels; their products add up
+  void apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,
+                  const Epilogue& epilogue) const;
+
+  int64_t in_ = 0, out_ = 0, in_part_ = 0, out_part_ = 0;
+  /// [parts of the output, parts of the input]; products over parts of the input add up
+  std::vector<PackedWeight> parts_;
 };
 
 /// c = a b^T (+ c if accumulate), both read as they lie: for operands known only at run time.

@@ -38,4 +38,31 @@ struct ConstMatrix {
   }
 };
 
+/// A matrix whose columns lie in parts of `width`, each with rows of its own: what Linear takes
+/// without a copy where it adds up its input in parts.
+template <typename M>
+struct InParts {
+  InParts(M first_part, int64_t all_columns, int64_t between)
+      : first(first_part), columns(all_columns), step(between) {}
+  template <typename Other>  // NOLINTNEXTLINE(google-explicit-constructor): as Matrix to ConstMatrix
+  InParts(const InParts<Other>& other)
+      : first(other.first), columns(other.columns), step(other.step) {}
+
+  M first;  ///< the first part's rows; of all parts the same
+  int64_t columns = 0;
+  int64_t step = 0;  ///< elements from part to part
+
+  int64_t width() const { return first.columns; }
+  M part(int64_t i) const {
+    const int64_t left = columns - i * width();
+    return {first.data + i * step, first.rows, left < width() ? left : width(), first.stride};
+  }
+};
+
+/// Any matrix as its own parts, side by side.
+template <typename M>
+InParts<M> side_by_side(M m, int64_t width) {
+  return {m.slice(0, width), m.columns, width};
+}
+
 }  // namespace perceiver::runtime

@@ -66,6 +66,11 @@ Matrix Workspace::dense(int64_t rows, int64_t columns) {
   return {take(count), rows, columns, columns};
 }
 
+InParts<Matrix> Workspace::dense_parts(int64_t rows, int64_t columns, int64_t width) {
+  const int64_t count = (columns + width - 1) / width;
+  return {dense(rows * count, width).block(0, rows), columns, rows * width};
+}
+
 int64_t Workspace::held_bytes() const {
   int64_t held = 0;
   for (const Chunk& chunk : chunks_) {

@@ -80,7 +80,7 @@ TEST(NormaliseRows, EverySetAgreesWithTheFormula) {
         Matrix x = random_matrix(rows, width, mean, 2);
         Matrix expected(rows, width);
         normalise_rows_reference({0, rows}, width, x.data.data(), x.stride, 1e-5f,
-                                 expected.data.data(), expected.stride);
+                                 {expected.data.data(), expected.stride, width, 0});
         for (const int threads : {1, 2, 3, 8}) {
           Matrix actual(rows, width);
           normalise_rows(rows, width, x.data.data(), x.stride, 1e-5f, actual.data.data(),
@@ -108,6 +108,27 @@ TEST(NormaliseRows, InPlace) {
     normalise_rows(9, 21, x.data.data(), x.stride, 1e-5f, out.data.data(), out.stride, 2);
     normalise_rows(9, 21, x.data.data(), x.stride, 1e-5f, x.data.data(), x.stride, 2);
     EXPECT_EQ(x.data, out.data);
+  });
+}
+
+TEST(NormaliseRows, InPartsAsInOnePiece) {
+  with_every_set([] {
+    for (const int64_t part : {8, 11, 21, 30}) {
+      const int64_t rows = 9, width = 21, count = (width + part - 1) / part;
+      const Matrix x = random_matrix(rows, width, 1, 1);
+      Matrix whole(rows, width), parts(rows * count, part);
+      normalise_rows(rows, width, x.data.data(), x.stride, 1e-5f, whole.data.data(), whole.stride,
+                     2);
+      normalise_rows(rows, width, x.data.data(), x.stride, 1e-5f,
+                     {parts.data.data(), parts.stride, part, rows * parts.stride}, 2);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t c = 0; c < width; ++c) {
+          EXPECT_NEAR(parts.at(c / part * rows + r, c % part), whole.at(r, c), 1e-6)
+              << "row " << r << " column " << c << " in parts of " << part;
+        }
+      }
+      EXPECT_TRUE(parts.intact());
+    }
   });
 }
 
@@ -246,9 +267,9 @@ TEST(RowKernels, SixteenLanes) {
     Matrix x = random_matrix(rows, columns, 3, 2);
     Matrix expected(rows, columns), actual(rows, columns);
     normalise_rows_reference({0, rows}, columns, x.data.data(), x.stride, 1e-5f,
-                             expected.data.data(), x.stride);
-    kernels->normalise_rows({0, rows}, columns, x.data.data(), x.stride, 1e-5f, actual.data.data(),
-                            x.stride);
+                             {expected.data.data(), x.stride, columns, 0});
+    kernels->normalise_rows({0, rows}, columns, x.data.data(), x.stride, 1e-5f,
+                            {actual.data.data(), x.stride, columns, 0});
     for (size_t n = 0; n < expected.data.size(); ++n) {
       ASSERT_NEAR(static_cast<double>(actual.data[n]), static_cast<double>(expected.data[n]),
                   columns < 8 ? 1e-3 : 4e-6);

@@ -120,6 +120,41 @@ TEST(Linear, WideMapsWithEveryEpilogue) {
   }
 }
 
+TEST(Linear, PartsAreReadAndWrittenWhereTheyLie) {
+  const int64_t rows = 9, out = 72, out_part = 24;
+  for (const int64_t in : {40, 1300}) {
+    const Affine affine = random_affine(out, in, 7);
+    const Linear linear(affine, Precision::kF32), parted(affine, Precision::kF32, out_part);
+    const int64_t width = parted.in_part();
+    const std::vector<float> x = random(rows * in, 5), before = random(rows * out, 6);
+    Workspace workspace;
+    const auto x_parts = workspace.dense_parts(rows, in, width);
+    const auto y_parts = workspace.dense_parts(rows, out, out_part);
+    for (const bool accumulate : {false, true}) {
+      std::vector<float> y = before;
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t c = 0; c < in; ++c) {
+          x_parts.part(c / width).row(i)[c % width] = x[static_cast<size_t>(i * in + c)];
+        }
+        for (int64_t c = 0; c < out; ++c) {
+          y_parts.part(c / out_part).row(i)[c % out_part] = y[static_cast<size_t>(i * out + c)];
+        }
+      }
+      const Epilogue epilogue{Activation::kGeluErf, accumulate};
+      linear.apply({x.data(), rows, in, in}, {y.data(), rows, out, out}, epilogue);
+      parted.apply(x_parts, y_parts, epilogue);
+      for (int64_t i = 0; i < rows * out; ++i) {
+        const int64_t c = i % out;
+        EXPECT_NEAR(y_parts.part(c / out_part).row(i / out)[c % out_part], at(y, i), 1e-4);
+      }
+    }
+  }
+  Workspace workspace;
+  const Linear linear(random_affine(out, 40, 7), Precision::kF32);
+  const auto wrong = workspace.dense_parts(rows, 40, 8);
+  EXPECT_THROW(linear.apply(wrong, side_by_side(workspace.dense(rows, out), out)), Error);
+}
+
 TEST(Linear, ActivationsAreGoodToTheLastBits) {
   // one input, weight 1: the activation alone
   const Linear linear({1, 1, {1.0F}, {}}, Precision::kF32);
