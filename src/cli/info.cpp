@@ -290,7 +290,7 @@ void add_info(Program& program) {
       ->capture_default_str()
       ->check(IsMember({"auto", "textbook", "absorbed", "factored"}));
   verb->add_option("--num-outputs", o->request.num_outputs,
-                   "Count the work of so many decoded rows")
+                   "Count the work of so many decoded rows, scattered")
       ->type_name("N")
       ->check(Range(int64_t{0}, int64_t{1} << 40));
   program.on(verb, [o] { return run(*o); });

@@ -149,7 +149,7 @@ Segment segment_of(const ModelSpec& spec, const ModelShape& shape, const OutputS
   }
   if (selected && segment.factors) {
     segment.factors = false;
-    segment.obstacle = "only some rows are asked for";
+    segment.obstacle = "only some rows are asked for, taken to be scattered";
   }
   return segment;
 }

@@ -52,7 +52,7 @@ void AveragedWeights::swap() {
 ArrayMap AveragedWeights::state() const {
   ArrayMap state;
   for (size_t i = 0; i < average_.size(); ++i) {
-    state.emplace(kAverage + parameters_.entries()[i].info.name, nn::to_array(average_[i].clone()));
+    state.emplace(kAverage + parameters_.entries()[i].info.name, nn::to_array(average_[i]));
   }
   return state;
 }

@@ -23,7 +23,7 @@ class AveragedWeights {
   /// Exchanges the model's weights with the average; a second call exchanges back.
   void swap();
   const std::vector<at::Tensor>& tensors() const { return average_; }
-  /// "average.<parameter>".
+  /// "average.<parameter>"; on the CPU views of what the next update changes.
   ArrayMap state() const;
   /// @throws Error(kFormat) naming a missing or misshapen tensor
   void load_state(const ArrayMap& state, const std::string& where);

@@ -115,9 +115,10 @@ std::string recipe_fingerprint(const Recipe& recipe) {
 
 void save_checkpoint(const std::filesystem::path& path, const Trained& trained,
                      const RunState& state) {
+  // views: a copy of all this would be the largest memory of a run
   ArrayMap arrays = trained.average.state();
-  for (auto& [name, array] : trained.parameters.to_arrays()) {
-    arrays.emplace(kModel + name, array);
+  for (const auto& entry : trained.parameters.entries()) {
+    arrays.emplace(kModel + entry.info.name, nn::to_array(entry.tensor));
   }
   for (auto& [name, array] : trained.optimiser.state()) {
     arrays.emplace(kOptimiser + name, array);

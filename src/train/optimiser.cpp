@@ -144,8 +144,8 @@ ArrayMap Optimiser::state() const {
   ArrayMap state;
   for (const Slot& slot : slots_) {
     const std::string& name = parameters_.entries()[slot.entry].info.name;
-    state.emplace(kFirst + name, nn::to_array(slot.first.clone()));
-    state.emplace(kSecond + name, nn::to_array(slot.second.clone()));
+    state.emplace(kFirst + name, nn::to_array(slot.first));
+    state.emplace(kSecond + name, nn::to_array(slot.second));
   }
   state.emplace(kSteps, Array::of<int64_t>({1}, {steps_}));
   return state;

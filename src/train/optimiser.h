@@ -42,7 +42,8 @@ class Optimiser {
   /// The moments themselves, for processes to share them.
   std::vector<at::Tensor> tensors() const;
 
-  /// Moments as "first.<parameter>" and "second.<parameter>", and "steps". Copies.
+  /// Moments as "first.<parameter>" and "second.<parameter>", and "steps"; on the CPU views of
+  /// what the next step changes.
   ArrayMap state() const;
   /// @throws Error(kFormat) naming a missing or misshapen tensor
   void load_state(const ArrayMap& state, const std::string& where);

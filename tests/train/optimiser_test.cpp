@@ -194,6 +194,20 @@ TEST(Optimiser, StateContinuesExactly) {
   }
 }
 
+TEST(Optimiser, ACheckpointNeedsNoSecondCopyOfTheMoments) {
+  nn::Parameters parameters = make_parameters();
+  const Optimiser optimiser(OptimiserSpec{}, parameters);
+  const ArrayMap state = optimiser.state();
+  size_t shared = 0;
+  for (const at::Tensor& tensor : optimiser.tensors()) {
+    for (const auto& [name, array] : state) {
+      shared += array.bytes() == tensor.const_data_ptr() ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(shared, optimiser.tensors().size());
+  EXPECT_EQ(state.size(), shared + 1);  // and the number of steps
+}
+
 TEST(Optimiser, RefusesAStateThatDoesNotFit) {
   nn::Parameters parameters = make_parameters();
   Optimiser optimiser(OptimiserSpec{}, parameters);
