@@ -6,7 +6,6 @@ longer is its additional layers, free of reading, asking and loading.
 
 import json
 import os
-import statistics
 import subprocess
 
 import numpy as np
@@ -53,16 +52,17 @@ class Depth:
         self.column = columns.Ours(engine, options, work, self.model, inputs)
 
 
-def measure_one(preset, engine, options, rounds=3):
+def measure_one(preset, engine, options, rounds=4):
+    """The fastest forward of each depth, as the peak is the fastest product."""
     shallow, deep = (Depth(preset, blocks, engine, options) for blocks in (SHALLOW, DEEP))
     peaks = []
     for _ in range(rounds):
         for depth in (shallow, deep):
             peak = ["--gemm-peak"]
             depth.column.process(5, *peak)
-            depth.column.seconds += depth.column.stats["forward_seconds"][2:]
+            depth.column.seconds += depth.column.stats["forward_seconds"][1:]
             peaks.append(depth.column.stats["gemm_peak_flops"])
-    seconds = statistics.median(deep.column.seconds) - statistics.median(shallow.column.seconds)
+    seconds = min(deep.column.seconds) - min(shallow.column.seconds)
     layers = LAYERS * (DEEP - SHALLOW)
     rate = (deep.flops - shallow.flops) / seconds
     return {"preset": preset, "engine": engine, "layers": layers, "seconds_per_layer": seconds / layers,
