@@ -26,7 +26,7 @@ TEST(Delimited, ReadsCommasWithQuotesAndTabsWithout) {
   ASSERT_EQ(commas.rows.size(), 2U);
   EXPECT_EQ(commas.rows[0], (Row{"a.wav", "dog, \"big\""}));
   EXPECT_EQ(commas.rows[1], (Row{"b.wav", ""}));
-  EXPECT_EQ(commas.where(1), "t line 4");
+  EXPECT_EQ(commas.where(1), "t: line 4");
   const DelimitedTable tabs = parse_delimited("path\tlabel\na,b\t\"c\n", "t");
   EXPECT_EQ(tabs.rows[0], (Row{"a,b", "\"c"}));
   const DelimitedTable broken = parse_delimited("a,b\n\"x\ny\",2\n3,4", "t");
@@ -38,11 +38,11 @@ TEST(Delimited, NamesTheLineThatIsWrong) {
   expect_error([] { parse_delimited("", "t.csv"); }, "t.csv: the file is empty");
   expect_error([] { parse_delimited("a,b\n", "t.csv"); }, "no rows behind the header");
   expect_error([] { parse_delimited("a,b\n1,2\n3\n", "t.csv"); },
-               "t.csv line 3: 1 field(s), the header has 2");
+               "t.csv: line 3: 1 field(s), the header has 2");
   expect_error([] { parse_delimited("a,b\n\"1,2\n3", "t.csv"); },
-               "t.csv line 2: a quote is never closed");
+               "t.csv: line 2: a quote is never closed");
   expect_error([] { parse_delimited("a,b\n\"1\"x,2\n", "t.csv"); },
-               "t.csv line 2: text goes on behind a closing quote");
+               "t.csv: line 2: a quoted field is followed by text");
   const DelimitedTable table = parse_delimited("path,labels\n1,2\n", "t.csv");
   expect_error([&] { table.column("label"); }, "no column 'label'; did you mean 'labels'?");
 }

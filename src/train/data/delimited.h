@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace perceiver::train {
@@ -16,7 +15,7 @@ struct DelimitedTable {
 
   /// Which column has this name. @throws Error(kFormat) naming the nearest column
   size_t column(const std::string& name) const;
-  /// "labels.csv line 7", for messages.
+  /// "labels.csv: line 7", for messages.
   std::string where(size_t row) const;
 
   std::string name;  ///< the file, printable
@@ -29,6 +28,6 @@ struct DelimitedTable {
 ///         4,096 fields, an open quote, a file without rows or above 256 MiB
 DelimitedTable read_delimited(const std::filesystem::path& path);
 /// The same of text in memory. @param name  what to call it in messages
-DelimitedTable parse_delimited(std::string_view text, const std::string& name);
+DelimitedTable parse_delimited(std::string text, const std::string& name);
 
 }  // namespace perceiver::train

@@ -1,6 +1,7 @@
 #include "train/data/table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/file.h"
@@ -14,8 +15,11 @@ constexpr size_t kMaxFields = 4096;
 
 }  // namespace
 
-TableReader::TableReader(std::filesystem::path path, const TableFormat& format)
-    : path_(std::move(path)), format_(format), text_(read_file(path_, kMaxTableBytes)) {
+TableReader::TableReader(const std::filesystem::path& path, const TableFormat& format)
+    : TableReader(read_file(path, kMaxTableBytes), printable(path.string()), format) {}
+
+TableReader::TableReader(std::string text, std::string name, const TableFormat& format)
+    : name_(std::move(name)), format_(format), text_(std::move(text)) {
   at_ = text_.starts_with("\xEF\xBB\xBF") ? 3 : 0;
   const size_t begin = at_;
   TableRow first;
@@ -23,8 +27,7 @@ TableReader::TableReader(std::filesystem::path path, const TableFormat& format)
   width_ = first.fields.size();
   if (format_.header) {
     if (!any) {
-      throw Error(ErrorCode::kFormat,
-                  cat(printable(path_.string()), ": is empty, a header was expected"));
+      throw Error(ErrorCode::kFormat, cat(name_, ": is empty, a header was expected"));
     }
     header_ = std::move(first.fields);
   } else {
@@ -52,7 +55,7 @@ std::string TableReader::quoted_field(const TableRow& row) {
       if (text_.compare(at_, 2, "\"\"") != 0) {
         ++at_;
         if (!at_line_end() && text_[at_] != format_.separator) {
-          throw Error(ErrorCode::kFormat, cat(printable(path_.string()), ": line ", line_,
+          throw Error(ErrorCode::kFormat, cat(name_, ": line ", line_,
                                               ": a quoted field is followed by text"));
         }
         return field;
@@ -102,7 +105,7 @@ bool TableReader::next(TableRow& row) {
 int64_t TableReader::find(const Column& column) const {
   if (column.name.empty()) {
     if (column.index >= static_cast<int64_t>(width_)) {
-      throw Error(ErrorCode::kArgument, cat(printable(path_.string()), ": column ", column.index,
+      throw Error(ErrorCode::kArgument, cat(name_, ": column ", column.index,
                                             " was asked for, there are ", width_, " (from 0)"));
     }
     return column.index;
@@ -115,14 +118,14 @@ int64_t TableReader::find(const Column& column) const {
     }
     throw Error(
         ErrorCode::kArgument,
-        cat(printable(path_.string()), ": no column '", printable(column.name, 40), "'; ",
+        cat(name_, ": no column '", printable(column.name, 40), "'; ",
             header_.empty() ? "the file has no header" : "it has " + printable(names, 400)));
   }
   return found - header_.begin();
 }
 
 std::string TableReader::where(const TableRow& row) const {
-  return cat(printable(path_.string()), ": line ", row.line);
+  return cat(name_, ": line ", row.line);
 }
 
 }  // namespace perceiver::train

@@ -33,7 +33,9 @@ struct TableRow {
 class TableReader {
  public:
   /// @throws Error(kIo), Error(kFormat) if larger than 1 GiB or without a header it should have
-  TableReader(std::filesystem::path path, const TableFormat& format);
+  TableReader(const std::filesystem::path& path, const TableFormat& format);
+  /// Of text in memory. @param name  what to call it in messages
+  TableReader(std::string text, std::string name, const TableFormat& format);
 
   /// The next row. @return false at the end
   /// @throws Error(kFormat) naming the line of a quote that is never closed, of text behind a
@@ -53,7 +55,7 @@ class TableReader {
   bool at_line_end() const;
   void skip_line_end();
 
-  std::filesystem::path path_;
+  std::string name_;  ///< printable
   TableFormat format_;
   std::string text_;
   size_t at_ = 0;
