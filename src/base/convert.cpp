@@ -82,7 +82,7 @@ float round_to_odd(double value) {
 template <typename T>
 double integer_round_to_odd(T value) {
   const bool negative = value < T{0};
-  uint64_t magnitude = static_cast<uint64_t>(value);
+  auto magnitude = static_cast<uint64_t>(static_cast<int64_t>(value));
   magnitude = negative ? uint64_t{0} - magnitude : magnitude;
   if (magnitude >> 53 != 0) {
     constexpr uint64_t kBelow = 0x7FF;

@@ -176,8 +176,8 @@ uint64_t MappedFile::forget(const void* data, uint64_t size) {
     return 0;
   }
   // safe only because our mappings are read-only: nothing written can be lost
-  return ::madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED) == 0 ? end - first
-                                                                                    : 0;
+  auto* const pages = reinterpret_cast<void*>(first);  // NOLINT(performance-no-int-to-ptr)
+  return ::madvise(pages, end - first, MADV_DONTNEED) == 0 ? end - first : 0;
 }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {

@@ -42,6 +42,7 @@ void tell_apart(std::vector<tasks::RunCurves>& runs, const std::vector<std::stri
 int run_plot(const Options& options) {
   tasks::require_writable(options.out);
   std::vector<tasks::RunCurves> runs;
+  runs.reserve(options.runs.size());
   for (const std::string& run : options.runs) {
     runs.push_back(tasks::read_curves(run));
   }

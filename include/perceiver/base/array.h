@@ -96,7 +96,7 @@ class Array {
                     std::shared_ptr<const void> owner);
 
   /// Copies `values`; its length must match `shape`.
-  template <typename T>
+  template <typename T>  // NOLINTNEXTLINE(performance-unnecessary-value-param): it is moved on
   static Array of(std::vector<int64_t> shape, const std::vector<T>& values) {
     Array array = zeros(DTypeOf<T>::value, std::move(shape));
     array.check_count(values.size());
