@@ -106,4 +106,4 @@ $(BUILD)/build.ninja: $(BUILD)/.setup/options | $(BUILD)/.setup/packages $(BUILD
 
 $(inference)/build.ninja: | $(BUILD)/.setup/program
 	@cmake -S . -B $(inference) -G Ninja -DPERCEIVER_TORCH=OFF -DPERCEIVER_TESTS=OFF \
-	  -DPERCEIVER_PRECOMPILE=ON $(CMAKE_OPTIONS)
+	  -DPERCEIVER_UNITY=ON $(CMAKE_OPTIONS)

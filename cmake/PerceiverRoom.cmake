@@ -6,20 +6,26 @@ function(perceiver_sources result folder without)
   set(${result} "${sources}" PARENT_SCOPE)
 endfunction()
 
-# The headers nearly every file needs, parsed once per target. Only where the build is there to be run
-# soon (PERCEIVER_PRECOMPILE); without them a file that forgets one does not compile.
-set(PERCEIVER_COMMON_HEADERS <algorithm> <array> <cmath> <cstdint> <cstring> <filesystem> <functional>
-  <iostream> <limits> <map> <memory> <numeric> <optional> <sstream> <string> <utility> <vector>)
-set(PERCEIVER_JSON_ROOMS tasks cli)  # their headers hold JSON by value
-function(perceiver_precompile target room)
-  if(NOT PERCEIVER_PRECOMPILE OR room STREQUAL "kernels")  # kernels: each file has flags of its own
-    return()
+# Where the build is there to be run soon (PERCEIVER_UNITY) these rooms are compiled several files at
+# once: what the files all include is then parsed, instantiated and optimised once. Not the kernels,
+# whose files have flags of their own, and not the rooms that need LibTorch.
+set(PERCEIVER_UNITY_ROOMS base spec io tokens runtime tasks cli)
+set(PERCEIVER_UNITY_FILES 10)  # at once; more is less work in all, but less for each processor
+function(perceiver_unity target room)
+  if(PERCEIVER_UNITY AND room IN_LIST PERCEIVER_UNITY_ROOMS)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON
+      UNITY_BUILD_BATCH_SIZE ${PERCEIVER_UNITY_FILES})
+    # GCC takes the files for headers, where classes must not hold what is in an unnamed namespace.
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
   endif()
-  set(headers ${PERCEIVER_COMMON_HEADERS})
-  if(room IN_LIST PERCEIVER_JSON_ROOMS)
-    list(APPEND headers <nlohmann/json.hpp>)
+endfunction()
+
+# What these do takes milliseconds of a run, but at -O2 a third longer to compile.
+set(PERCEIVER_COLD_ROOMS spec cli)
+function(perceiver_cold target room)
+  if(PROJECT_IS_TOP_LEVEL AND room IN_LIST PERCEIVER_COLD_ROOMS)
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
   endif()
-  target_precompile_headers(${target} PRIVATE ${headers})
 endfunction()
 
 # A room is one static library: src/<room>/**.cpp, private headers beside them, public headers in
@@ -37,7 +43,8 @@ function(perceiver_room room)
     target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/src")
     target_link_libraries(${target} PRIVATE ${ARG_PRIVATE_NEEDS}
       "$<BUILD_INTERFACE:perceiver_warnings>")
-    perceiver_precompile(${target} ${room})
+    perceiver_unity(${target} ${room})
+    perceiver_cold(${target} ${room})
   else()
     set(scope INTERFACE)
     add_library(${target} INTERFACE)
@@ -61,7 +68,8 @@ function(perceiver_program name)
   add_executable(${name} ${sources})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
   target_link_libraries(${name} PRIVATE ${ARG_NEEDS} perceiver_warnings)
-  perceiver_precompile(${name} ${ARG_ROOM})
+  perceiver_unity(${name} ${ARG_ROOM})
+  perceiver_cold(${name} ${ARG_ROOM})
   # CMake drops run paths below the build folder on install, where `make setup` puts LibTorch.
   if(PERCEIVER_TORCH_LIBRARY_DIR)
     set_target_properties(${name} PROPERTIES INSTALL_RPATH "${PERCEIVER_TORCH_LIBRARY_DIR}")

@@ -93,7 +93,7 @@ function(perceiver_inference_program)
   set(folder "${CMAKE_BINARY_DIR}/inference")
   add_test(NAME inference.build COMMAND sh -c
     "'${CMAKE_COMMAND}' -S '${PROJECT_SOURCE_DIR}' -B '${folder}' -G Ninja -DPERCEIVER_TORCH=OFF \
-      -DPERCEIVER_TESTS=OFF -DPERCEIVER_PRECOMPILE=ON '-DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}' \
+      -DPERCEIVER_TESTS=OFF -DPERCEIVER_UNITY=ON '-DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}' \
       '-DCMAKE_CXX_COMPILER=${CMAKE_CXX_COMPILER}' && \
      '${CMAKE_COMMAND}' --build '${folder}' --target perceiver --parallel 2")
   set_tests_properties(inference.build PROPERTIES LABELS system FIXTURES_SETUP inference

@@ -13,14 +13,14 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kAutoencodeDetails =
     "Reads a film (MP4, MOV, AVI) and its sound, squeezes both into the latents, writes what comes "
     "back\n"
     "as an MP4 and reports how close it is and what the model takes it for. The released model "
     "sees 16\n"
     "frames of 224 x 224 at 25 per second and 0.64 s of sound at 48 kHz.";
 
-struct Options {
+struct AutoencodeOptions {
   ModelOptions model;
   std::string in;
   std::string out;
@@ -33,7 +33,8 @@ Json number_or_null(double value) {
   return std::isfinite(value) ? Json(value) : Json(nullptr);
 }
 
-void report(const Options& o, const tasks::Clip& clip, const tasks::Reconstruction& made) {
+void report(const AutoencodeOptions& o, const tasks::Clip& clip,
+            const tasks::Reconstruction& made) {
   if (output_mode().json) {
     Json classes = Json::array();
     for (const tasks::Ranked& ranked : made.classes) {
@@ -57,7 +58,7 @@ void report(const Options& o, const tasks::Clip& clip, const tasks::Reconstructi
   }
 }
 
-int run(const Options& o) {
+int run(const AutoencodeOptions& o) {
   tasks::require_writable(o.out);
   const tasks::Clip clip = tasks::read_clip(tasks::load_spec(o.model.model), o.in, o.clip);
   if (!clip.has_audio) {
@@ -79,9 +80,9 @@ int run(const Options& o) {
 }  // namespace
 
 void add_autoencode(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb =
-      program.add("autoencode", "Send a film and its sound through the latents and back", kDetails);
+  auto o = std::make_shared<AutoencodeOptions>();
+  Verb* verb = program.add("autoencode", "Send a film and its sound through the latents and back",
+                           kAutoencodeDetails);
   add_model_options(verb, o->model);
   verb->add_option("in", o->in, "Film to read")->type_name("FILM")->required();
   verb->add_option("--out,-o", o->out, "MP4 to write")->type_name("FILE")->required();

@@ -18,7 +18,7 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kClassifyDetails =
     "The model decides: for one that reads pictures, INPUT is a PNG, JPEG or PPM file; for one "
     "that\n"
     "hears sounds, a WAV, FLAC, Ogg or MP3 file or a film; for one that reads text, the text "
@@ -26,7 +26,7 @@ constexpr const char* kDetails =
     "or '-' for one text per line of standard input.\n"
     "Without --model: handwritten digits, light on dark (--invert for dark on light).";
 
-struct Options {
+struct ClassifyOptions {
   ModelOptions model;
   std::vector<std::string> inputs;
   std::string attention;
@@ -65,7 +65,7 @@ io::Image inverted(const io::Image& picture) {
   return io::make_image(out);
 }
 
-std::vector<tasks::Ranked> classify_picture(const tasks::Model& model, const Options& o,
+std::vector<tasks::Ranked> classify_picture(const tasks::Model& model, const ClassifyOptions& o,
                                             const std::string& path) {
   io::Image picture = io::read_image(path);
   tasks::ClassifyImageOptions options;
@@ -79,7 +79,7 @@ std::vector<tasks::Ranked> classify_picture(const tasks::Model& model, const Opt
   return answer.classes;
 }
 
-void check(const Options& o, const ModelSpec& spec, const std::string& folder) {
+void check(const ClassifyOptions& o, const ModelSpec& spec, const std::string& folder) {
   const bool picture = tasks::is_image_classifier(spec);
   const bool sound = tasks::is_sound_classifier(spec);
   if (!picture && !sound && !tasks::is_text_classifier(spec)) {
@@ -100,7 +100,7 @@ void check(const Options& o, const ModelSpec& spec, const std::string& folder) {
   }
 }
 
-std::vector<tasks::Ranked> classify(const tasks::Model& model, const Options& o,
+std::vector<tasks::Ranked> classify(const tasks::Model& model, const ClassifyOptions& o,
                                     const std::string& input) {
   if (tasks::is_text_classifier(model.bundle.spec)) {
     return tasks::classify_text(model.bundle, *model.engine, input, o.top);
@@ -112,7 +112,7 @@ std::vector<tasks::Ranked> classify(const tasks::Model& model, const Options& o,
   return classify_picture(model, o, input);
 }
 
-int run(const Options& o) {
+int run(const ClassifyOptions& o) {
   const std::string folder =
       o.model.model.empty() ? embedded_model("mnist-perceiver") : o.model.model;
   const ModelSpec spec = tasks::load_spec(folder);
@@ -146,8 +146,9 @@ int run(const Options& o) {
 }  // namespace
 
 void add_classify(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb = program.add("classify", "Say what a picture, a sound or a text is", kDetails);
+  auto o = std::make_shared<ClassifyOptions>();
+  Verb* verb =
+      program.add("classify", "Say what a picture, a sound or a text is", kClassifyDetails);
   add_model_options(verb, o->model, "mnist-perceiver");
   verb->add_option("input", o->inputs, "Picture files, sound files or texts")
       ->type_name("INPUT")

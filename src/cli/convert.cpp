@@ -16,7 +16,7 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kConvertDetails =
     "IN is a model folder (transformers' layout or ours, .bin or .safetensors weights) or one of\n"
     "DeepMind's Haiku pickles; OUT is the folder to write. A single weights file converts to a "
     "single\n"
@@ -25,7 +25,7 @@ constexpr const char* kDetails =
     "(docs/quirks.md);\n"
     "without it the model keeps computing what it did. Haiku pickles are read, never written.";
 
-struct Options {
+struct ConvertOptions {
   std::string in;
   std::string out;
   std::string compat = "keep";
@@ -37,7 +37,7 @@ bool is_weights_file(const std::string& path) {
          io::sniff_checkpoint(path) != io::CheckpointKind::kHaiku;
 }
 
-int convert_weights(const Options& o) {
+int convert_weights(const ConvertOptions& o) {
   if (!o.out.ends_with(".safetensors")) {
     throw UsageError(cat("convert: '", o.in,
                          "' is a weights file, so the output must be a "
@@ -55,13 +55,13 @@ int convert_weights(const Options& o) {
   return 0;
 }
 
-tasks::Layout layout_of(const Options& o) {
+tasks::Layout layout_of(const ConvertOptions& o) {
   return o.layout == "perceiver"      ? tasks::Layout::kOurs
          : o.layout == "transformers" ? tasks::Layout::kTransformers
                                       : tasks::Layout::kAuto;
 }
 
-int run(const Options& o) {
+int run(const ConvertOptions& o) {
   if (is_weights_file(o.in)) {
     return convert_weights(o);
   }
@@ -88,8 +88,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_convert(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb = program.add("convert", "Change a checkpoint's format", kDetails);
+  auto o = std::make_shared<ConvertOptions>();
+  Verb* verb = program.add("convert", "Change a checkpoint's format", kConvertDetails);
   verb->add_option("in", o->in, "What to read")->type_name("IN")->required();
   verb->add_option("out", o->out, "What to write")->type_name("OUT")->required();
   verb->add_option("--compat", o->compat, "Compute like: keep, deepmind or transformers")

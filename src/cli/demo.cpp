@@ -14,12 +14,12 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kDemoDetails =
     "The two shipped models, an image classifier and a byte-level masked language model, on "
     "samples\n"
     "they were not trained on. Also writes a page to look at.";
 
-struct Options {
+struct DemoOptions {
   std::string models;
   std::string page = "perceiver-demo.html";
   tasks::EngineChoice choice;
@@ -114,7 +114,7 @@ void print(const tasks::DemoReport& report) {
   }
 }
 
-int run(const Options& o) {
+int run(const DemoOptions& o) {
   const std::string folder = o.models.empty() ? models_folder() : o.models;
   if (!o.page.empty()) {
     tasks::require_writable(o.page);
@@ -141,8 +141,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_demo(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb = program.add("demo", "See it work: shipped models, samples, a page", kDetails);
+  auto o = std::make_shared<DemoOptions>();
+  Verb* verb = program.add("demo", "See it work: shipped models, samples, a page", kDemoDetails);
   verb->add_option("--models", o->models, "Folder of the shipped models and samples")
       ->type_name("DIR");
   verb->add_option("--page", o->page, "HTML page to write; empty for none")

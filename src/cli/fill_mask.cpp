@@ -12,13 +12,13 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kFillMaskDetails =
     "Each literal [MASK] stands for one byte. --hide WORD masks a word for you, --span N makes "
     "every\n"
     "[MASK] N bytes long. '-' reads one text per line from standard input.\n"
     "Example: perceiver fill-mask \"Nothing is so difficult as to be honest.\" --hide difficult";
 
-struct Options {
+struct FillMaskOptions {
   ModelOptions model;
   std::vector<std::string> texts;
   std::vector<std::string> hide;
@@ -55,7 +55,7 @@ void print(const tasks::FilledText& filled) {
   }
 }
 
-int run(const Options& o) {
+int run(const FillMaskOptions& o) {
   const std::string folder =
       o.model.model.empty() ? embedded_model("byte-mlm-perceiver") : o.model.model;
   std::vector<std::string> texts = read_texts(o.texts);
@@ -87,8 +87,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_fill_mask(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb = program.add("fill-mask", "Fill in the hidden bytes of a text", kDetails);
+  auto o = std::make_shared<FillMaskOptions>();
+  Verb* verb = program.add("fill-mask", "Fill in the hidden bytes of a text", kFillMaskDetails);
   add_model_options(verb, o->model, "byte-mlm-perceiver");
   verb->add_option("text", o->texts, "Texts with [MASK]s, or '-'")->type_name("TEXT")->required();
   verb->add_option("--hide", o->hide, "Mask every occurrence of this part")

@@ -15,13 +15,13 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kFlowDetails =
     "Frames of any one size (PNG, JPEG, PPM) are cut into tiles of the model's size and their "
     "flows\n"
     "blended. --out decides the format by its ending: .flo (Middlebury) or .png (KITTI, 16 bit).\n"
     "--picture writes the usual colour wheel: hue is direction, saturation is speed.";
 
-struct Options {
+struct FlowOptions {
   ModelOptions model;
   std::string first;
   std::string second;
@@ -48,7 +48,7 @@ Summary summarise(const io::Flow& flow) {
   return summary;
 }
 
-void check(const Options& o) {
+void check(const FlowOptions& o) {
   if (o.out.empty() && o.picture.empty()) {
     throw UsageError("flow: nothing to write; give --out FILE, --picture FILE or both");
   }
@@ -63,7 +63,7 @@ void check(const Options& o) {
   }
 }
 
-int run(const Options& o) {
+int run(const FlowOptions& o) {
   check(o);
   const io::Image first = io::read_image(o.first);
   const io::Image second = io::read_image(o.second);
@@ -102,8 +102,9 @@ int run(const Options& o) {
 }  // namespace
 
 void add_flow(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb = program.add("flow", "Estimate how each pixel moves between two frames", kDetails);
+  auto o = std::make_shared<FlowOptions>();
+  Verb* verb =
+      program.add("flow", "Estimate how each pixel moves between two frames", kFlowDetails);
   add_model_options(verb, o->model);
   verb->add_option("first", o->first, "First frame")->type_name("FRAME1")->required();
   verb->add_option("second", o->second, "Second frame")->type_name("FRAME2")->required();

@@ -17,7 +17,7 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kForwardDetails =
     "Reads named tensors, runs the model, writes its answers: what transformers' forward() does.\n"
     "Inputs: 'inputs' and 'attention_mask'; multimodal 'inputs.image', 'inputs.audio', "
     "'inputs.label'\n"
@@ -28,7 +28,7 @@ constexpr const char* kDetails =
     "which\n"
     "ran. Exit codes: 0 success, 1 the work failed, 2 wrong usage.";
 
-struct Options {
+struct ForwardOptions {
   ModelOptions model;
   std::string inputs;
   std::string outputs;
@@ -37,7 +37,7 @@ struct Options {
   bool gemm_peak = false;
 };
 
-int run(const Options& o) {
+int run(const ForwardOptions& o) {
   tasks::ForwardOptions options;
   options.memory_budget = o.model.choice.memory_budget;
   options.double_precision = o.model.choice.precision == "fp64";
@@ -95,9 +95,9 @@ int run(const Options& o) {
 }  // namespace
 
 void add_forward(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb =
-      program.add("forward", "Run a model on tensors: safetensors in, safetensors out", kDetails);
+  auto o = std::make_shared<ForwardOptions>();
+  Verb* verb = program.add("forward", "Run a model on tensors: safetensors in, safetensors out",
+                           kForwardDetails);
   add_model_options(verb, o->model);
   verb->add_option("--inputs,-i", o->inputs, "Tensors to read")->type_name("FILE")->required();
   verb->add_option("--outputs,-o", o->outputs, "Tensors to write")->type_name("FILE")->required();

@@ -18,7 +18,7 @@
 namespace perceiver::cli {
 namespace {
 
-struct Options {
+struct InfoOptions {
   std::string model;
   std::string preset;
   std::string plan = "auto";
@@ -236,7 +236,7 @@ Json to_json(const Description& model) {
           {"query_channels", model.shape.query_channels}};
 }
 
-Description describe(const Options& o) {
+Description describe(const InfoOptions& o) {
   Description model;
   model.spec = o.model.empty() ? named_preset(o.preset) : tasks::load_spec(o.model);
   model.shape = resolve(model.spec);
@@ -248,7 +248,7 @@ Description describe(const Options& o) {
   return model;
 }
 
-int run(const Options& o) {
+int run(const InfoOptions& o) {
   if (o.model.empty() && o.preset.empty()) {
     return list_presets();
   }
@@ -275,7 +275,7 @@ int run(const Options& o) {
 }  // namespace
 
 void add_info(Program& program) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<InfoOptions>();
   Verb* verb =
       program.add("info", "Describe a model: what it reads and answers, its size, work and memory",
                   "Without --model and --preset: the list of presets.");

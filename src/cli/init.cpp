@@ -14,14 +14,14 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kInitDetails =
     "Writes a model with random weights: transformers' layout where transformers has a class for "
     "it,\n"
     "else spec.json beside model.safetensors. The same seed gives the same bytes on every "
     "machine.\n"
     "--spec takes our spec file or a Hugging Face config.json.";
 
-struct Options {
+struct InitOptions {
   std::string preset;
   std::string spec;
   std::string folder;
@@ -29,7 +29,7 @@ struct Options {
   uint64_t seed = 0;
 };
 
-HuggingFaceConfig described(const Options& o) {
+HuggingFaceConfig described(const InitOptions& o) {
   if (!o.preset.empty()) {
     return {named_preset(o.preset), 0.02};
   }
@@ -40,7 +40,7 @@ HuggingFaceConfig described(const Options& o) {
   return {spec_from_json(json, o.spec), 0.02};
 }
 
-int run(const Options& o) {
+int run(const InitOptions& o) {
   if (o.preset.empty() == o.spec.empty()) {
     throw UsageError("init: give either --preset NAME or --spec FILE");
   }
@@ -72,8 +72,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_init(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb = program.add("init", "Make a model with random weights", kDetails);
+  auto o = std::make_shared<InitOptions>();
+  Verb* verb = program.add("init", "Make a model with random weights", kInitDetails);
   const Option preset =
       verb->add_option("--preset", o->preset, "A built-in description")->type_name("NAME");
   verb->add_option("--spec", o->spec, "A spec file or a Hugging Face config.json")

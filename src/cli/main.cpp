@@ -11,11 +11,11 @@
 
 namespace {
 
+using perceiver::cli::kWrongUsage;
 using perceiver::cli::Program;
 using perceiver::cli::UsageError;
 
 constexpr int kFailed = 1;
-constexpr int kWrongUsage = 2;
 
 // A forward pass frees and asks for the same tens of megabytes over and over. Kept by the process,
 // they are not zeroed by the kernel each time.

@@ -13,12 +13,12 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kPlotDetails =
     "Draws what training logged: loss, learning rate, gradient norm and measurements over steps,\n"
     "one colour per run. Runs that are still going can be drawn too.\n"
     "  perceiver plot runs/a runs/b --log loss --out curves.svg";
 
-struct Options {
+struct PlotOptions {
   std::vector<std::string> runs;
   std::string out = "curves.svg";
   tasks::PlotOptions plot;
@@ -39,7 +39,7 @@ void tell_apart(std::vector<tasks::RunCurves>& runs, const std::vector<std::stri
   }
 }
 
-int run_plot(const Options& options) {
+int run_plot(const PlotOptions& options) {
   tasks::require_writable(options.out);
   std::vector<tasks::RunCurves> runs;
   runs.reserve(options.runs.size());
@@ -64,8 +64,8 @@ int run_plot(const Options& options) {
 }  // namespace
 
 void add_plot(Program& program) {
-  auto options = std::make_shared<Options>();
-  Verb* verb = program.add("plot", "Draw the curves of training runs", kDetails);
+  auto options = std::make_shared<PlotOptions>();
+  Verb* verb = program.add("plot", "Draw the curves of training runs", kPlotDetails);
   verb->add_option("runs", options->runs, "Folders given to train --out, or log.jsonl files")
       ->type_name("RUN...")
       ->required();

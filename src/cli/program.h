@@ -11,7 +11,9 @@
 
 namespace perceiver::cli {
 
-/// A mistake in how the program was called: exit code 2.
+inline constexpr int kWrongUsage = 2;  ///< exit code
+
+/// A mistake in how the program was called: exit code kWrongUsage.
 class UsageError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -17,7 +17,6 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr int kWrongUsage = 2;
 constexpr const char* kSummary =
     "Perceiver IO: one architecture reads text, pictures, sound, video and flow, and answers.";
 constexpr const char* kFooter =

@@ -11,13 +11,13 @@
 namespace perceiver::cli {
 namespace {
 
-constexpr const char* kDetails =
+constexpr const char* kVerifyDetails =
     "Replays what the released checkpoints are known to answer (transformers' integration tests) "
     "and\n"
     "compares. The language model needs nothing else; the others need the published picture.\n"
     "Exit code 0 when every compared answer agrees and at least one was compared, else 1.";
 
-struct Options {
+struct VerifyOptions {
   ModelOptions model;
   std::string image;
   std::string frame;
@@ -35,7 +35,7 @@ const char* word(tasks::CheckResult result) {
   return "";
 }
 
-int run(const Options& o) {
+int run(const VerifyOptions& o) {
   const tasks::Model model = tasks::open_model(o.model.model, o.model.choice);
   ProgressBar bar;
   const std::vector<tasks::KnownAnswer> answers =
@@ -68,9 +68,9 @@ int run(const Options& o) {
 }  // namespace
 
 void add_verify(Program& program) {
-  auto o = std::make_shared<Options>();
-  Verb* verb =
-      program.add("verify", "Check a released checkpoint against its published answers", kDetails);
+  auto o = std::make_shared<VerifyOptions>();
+  Verb* verb = program.add("verify", "Check a released checkpoint against its published answers",
+                           kVerifyDetails);
   add_model_options(verb, o->model);
   verb->add_option("--image", o->image, "COCO val2017 picture 000000039769.jpg, for vision models")
       ->type_name("FILE");

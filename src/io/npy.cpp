@@ -3,46 +3,34 @@
 #include "perceiver/io/npy.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <charconv>
 #include <optional>
 
 #include "io/npy_format.h"
+#include "io/numpy_dtype.h"
 
 namespace perceiver::io {
 namespace {
 
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kVersionAt = 6, kLengthAt = 8;
-constexpr uint64_t kMaxHeader = 1 << 16;  // numpy writes some 120 bytes
-constexpr size_t kMaxRank = 32;           // numpy's own until version 2
+constexpr uint64_t kMaxNpyHeader = 1 << 16;  // numpy writes some 120 bytes
+constexpr size_t kMaxNumpyRank = 32;         // numpy's own until version 2
 
-struct NamedDType {
-  std::string_view code;
-  DType dtype;
-};
-
-constexpr std::array kDTypes = {
-    NamedDType{"f8", DType::kF64}, NamedDType{"f4", DType::kF32}, NamedDType{"f2", DType::kF16},
-    NamedDType{"i8", DType::kI64}, NamedDType{"i4", DType::kI32}, NamedDType{"i2", DType::kI16},
-    NamedDType{"i1", DType::kI8},  NamedDType{"u8", DType::kU64}, NamedDType{"u4", DType::kU32},
-    NamedDType{"u2", DType::kU16}, NamedDType{"u1", DType::kU8},  NamedDType{"b1", DType::kBool},
-};
-
-struct Header {
+struct NpyHeader {
   std::optional<std::string> descr;
   std::optional<bool> fortran_order;
   std::optional<std::vector<int64_t>> shape;
 };
 
 // The one dictionary numpy writes: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
-class HeaderParser {
+class NpyHeaderParser {
  public:
-  HeaderParser(const FileBytes& file, std::string_view text) : file_(file), text_(text) {}
+  NpyHeaderParser(const FileBytes& file, std::string_view text) : file_(file), text_(text) {}
 
-  Header parse() {
-    Header header;
+  NpyHeader parse() {
+    NpyHeader header;
     expect('{');
     while (!accept('}')) {
       const std::string key = quoted();
@@ -137,8 +125,9 @@ class HeaderParser {
       skip_spaces();
       const auto [end, problem] =
           std::from_chars(text_.data(), text_.data() + text_.size(), extent);
-      if (problem != std::errc() || extent < 0 || extents.size() == kMaxRank) {
-        refuse(cat("shape is not up to ", kMaxRank, " extents at '", printable(text_, 20), "'"));
+      if (problem != std::errc() || extent < 0 || extents.size() == kMaxNumpyRank) {
+        refuse(
+            cat("shape is not up to ", kMaxNumpyRank, " extents at '", printable(text_, 20), "'"));
       }
       extents.push_back(extent);
       text_.remove_prefix(static_cast<size_t>(end - text_.data()));
@@ -155,14 +144,13 @@ class HeaderParser {
 };
 
 DType dtype_of(const FileBytes& file, const std::string& descr) {
-  for (const NamedDType& known : kDTypes) {
-    if (descr.size() == 3 && descr.substr(1) == known.code) {
-      if (descr[0] == '>') {
-        file.unsupported(cat("npy holds big-endian numbers (", printable(descr, 40), ")"));
-      }
-      if (descr[0] == '<' || descr[0] == '|' || descr[0] == '=') {
-        return known.dtype;
-      }
+  const auto known = descr.empty() ? std::nullopt : plain_numpy_dtype(descr.substr(1));
+  if (known) {
+    if (descr[0] == '>') {
+      file.unsupported(cat("npy holds big-endian numbers (", printable(descr, 40), ")"));
+    }
+    if (descr[0] == '<' || descr[0] == '|' || descr[0] == '=') {
+      return *known;
     }
   }
   const bool objects = descr.find('O') != std::string::npos;
@@ -172,7 +160,7 @@ DType dtype_of(const FileBytes& file, const std::string& descr) {
 }
 
 // Header text, and where the data start.
-std::pair<std::string_view, uint64_t> header_of(const FileBytes& file) {
+std::pair<std::string_view, uint64_t> npy_header(const FileBytes& file) {
   const std::string_view bytes = file.bytes;
   if (!bytes.starts_with(kMagic) || bytes.size() < kLengthAt + 2) {
     file.refuse("not an npy file (it begins with \\x93NUMPY)");
@@ -190,7 +178,7 @@ std::pair<std::string_view, uint64_t> header_of(const FileBytes& file) {
   for (size_t i = 0; i < length_bytes; ++i) {
     length |= uint64_t{static_cast<unsigned char>(bytes[kLengthAt + i])} << (8 * i);
   }
-  if (length > kMaxHeader || length > bytes.size() - start) {
+  if (length > kMaxNpyHeader || length > bytes.size() - start) {
     file.refuse(cat("npy header of ", length, " bytes in a file of ", bytes.size()));
   }
   return {bytes.substr(start, length), start + length};
@@ -199,8 +187,8 @@ std::pair<std::string_view, uint64_t> header_of(const FileBytes& file) {
 }  // namespace
 
 Array read_npy(const FileBytes& file) {
-  const auto [text, start] = header_of(file);
-  Header header = HeaderParser(file, text).parse();
+  const auto [text, start] = npy_header(file);
+  NpyHeader header = NpyHeaderParser(file, text).parse();
   const DType dtype = dtype_of(file, *header.descr);
   const std::vector<int64_t>& shape = *header.shape;
   const bool one_axis =

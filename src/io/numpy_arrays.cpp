@@ -1,34 +1,21 @@
 // From the described arrays of a numpy pickle to arrays.
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <optional>
 
+#include "io/numpy_dtype.h"
 #include "io/numpy_pickle.h"
 #include "io/pickle_text.h"
 
 namespace perceiver::io {
 namespace {
 
-struct NamedDType {
-  std::string_view code;
-  DType dtype;
-};
-
-constexpr std::array kDTypes = {
-    NamedDType{"f8", DType::kF64}, NamedDType{"f4", DType::kF32}, NamedDType{"f2", DType::kF16},
-    NamedDType{"i8", DType::kI64}, NamedDType{"i4", DType::kI32}, NamedDType{"i2", DType::kI16},
-    NamedDType{"i1", DType::kI8},  NamedDType{"u8", DType::kU64}, NamedDType{"u4", DType::kU32},
-    NamedDType{"u2", DType::kU16}, NamedDType{"u1", DType::kU8},  NamedDType{"b1", DType::kBool},
-};
-
 DType dtype_of(const FileBytes& file, const NumpyDType& dtype, const std::string& named) {
   constexpr std::string_view kOrders = "<>=|";
   const bool known_order = kOrders.find(dtype.byte_order) != std::string_view::npos;
-  for (const NamedDType& known : kDTypes) {
-    if (known.code == dtype.code && known_order) {
-      return known.dtype;
-    }
+  const auto known = plain_numpy_dtype(dtype.code);
+  if (known && known_order) {
+    return *known;
   }
   file.unsupported(
       cat(named, " has numpy dtype \"", printable(dtype.code), "\", not plain numbers"));

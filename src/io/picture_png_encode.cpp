@@ -38,7 +38,7 @@ void fill_frame(const Image& image, AVFrame& frame) {
   }
 }
 
-void check(int code, const char* what) {
+void check_png(int code, const char* what) {
   if (code < 0) {
     throw Error(ErrorCode::kInternal, cat("PNG encoder: ", what, ": ", ffmpeg::error_text(code)));
   }
@@ -71,17 +71,17 @@ std::string encode_png(const Image& image) {
   encoder->time_base = AVRational{1, 1};
   encoder->thread_count = 1;
   encoder->compression_level = 6;
-  check(avcodec_open2(encoder.get(), codec, nullptr), "open");
+  check_png(avcodec_open2(encoder.get(), codec, nullptr), "open");
 
   const ffmpeg::FramePtr frame = ffmpeg::new_frame();
   frame->format = layout;
   frame->width = encoder->width;
   frame->height = encoder->height;
-  check(av_frame_get_buffer(frame.get(), 0), "memory");
+  check_png(av_frame_get_buffer(frame.get(), 0), "memory");
   fill_frame(checked, *frame);
   const ffmpeg::PacketPtr packet = ffmpeg::new_packet();
-  check(avcodec_send_frame(encoder.get(), frame.get()), "frame");
-  check(avcodec_receive_packet(encoder.get(), packet.get()), "packet");
+  check_png(avcodec_send_frame(encoder.get(), frame.get()), "frame");
+  check_png(avcodec_receive_packet(encoder.get(), packet.get()), "packet");
   return {reinterpret_cast<const char*>(packet->data), static_cast<size_t>(packet->size)};
 }
 

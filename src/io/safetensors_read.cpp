@@ -25,7 +25,7 @@ constexpr std::array<std::string_view, 8> kForeignDTypes = {
     "F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F4", "C64", "C128"};
 
 // One tensor as the header spells it. Offsets are relative to the data that follows the header.
-struct Entry {
+struct HeaderEntry {
   std::string name;
   std::optional<std::string> dtype;
   std::optional<std::vector<uint64_t>> shape;
@@ -35,11 +35,11 @@ struct Entry {
 // Accepts exactly the header's grammar, event by event, so a hostile header never becomes a tree:
 // { name: {"dtype": text, "shape": [int...], "data_offsets": [int, int]},
 //   "__metadata__": {text: text} }
-class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
+class SafetensorsHeader : public nlohmann::json_sax<nlohmann::json> {
  public:
-  HeaderParser(const FileBytes& file, Metadata* metadata) : file_(file), metadata_(metadata) {}
+  SafetensorsHeader(const FileBytes& file, Metadata* metadata) : file_(file), metadata_(metadata) {}
 
-  std::vector<Entry> take() { return std::move(entries_); }
+  std::vector<HeaderEntry> take() { return std::move(entries_); }
 
   bool start_object(size_t) override {
     switch (state_) {
@@ -58,7 +58,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   }
   bool end_object() override {
     if (state_ == State::kTensor) {
-      const Entry& entry = entries_.back();
+      const HeaderEntry& entry = entries_.back();
       if (!entry.dtype || !entry.shape || !entry.offsets) {
         refuse_here("lacks dtype, shape or data_offsets");
       }
@@ -90,7 +90,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
     refuse_here("an array where none belongs");
   }
   bool end_array() override {
-    Entry& entry = entries_.back();
+    HeaderEntry& entry = entries_.back();
     (state_ == State::kShape ? entry.shape : entry.offsets) = numbers_;
     in_array_ = false;
     state_ = State::kTensor;
@@ -148,7 +148,7 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   static constexpr std::string_view kMetadataKey = "__metadata__";
 
   void start_field(const std::string& key) {
-    const Entry& entry = entries_.back();
+    const HeaderEntry& entry = entries_.back();
     const bool repeated = (key == "dtype" && entry.dtype) || (key == "shape" && entry.shape) ||
                           (key == "data_offsets" && entry.offsets);
     if (repeated) {
@@ -181,10 +181,10 @@ class HeaderParser : public nlohmann::json_sax<nlohmann::json> {
   std::vector<uint64_t> numbers_;
   std::set<std::string> names_;
   std::set<std::string> metadata_names_;
-  std::vector<Entry> entries_;
+  std::vector<HeaderEntry> entries_;
 };
 
-DType dtype_of(const FileBytes& file, const Entry& entry) {
+DType dtype_of(const FileBytes& file, const HeaderEntry& entry) {
   for (const DType dtype : kDTypes) {
     if (*entry.dtype == dtype_name(dtype)) {
       return dtype;
@@ -199,7 +199,7 @@ DType dtype_of(const FileBytes& file, const Entry& entry) {
   file.refuse(message + ", which does not exist");
 }
 
-TensorInfo checked(const FileBytes& file, const Entry& entry, uint64_t data_start) {
+TensorInfo checked(const FileBytes& file, const HeaderEntry& entry, uint64_t data_start) {
   TensorInfo info;
   info.name = entry.name;
   info.dtype = dtype_of(file, entry);
@@ -278,7 +278,7 @@ std::string_view header_of(const FileBytes& file) {
 
 std::vector<TensorInfo> list_safetensors(const FileBytes& file, Metadata* metadata) {
   const std::string_view header = header_of(file);
-  HeaderParser parser(file, metadata);
+  SafetensorsHeader parser(file, metadata);
   if (metadata != nullptr) {
     metadata->clear();
   }
@@ -289,7 +289,7 @@ std::vector<TensorInfo> list_safetensors(const FileBytes& file, Metadata* metada
   }
   const uint64_t data_start = kLengthBytes + header.size();
   std::vector<TensorInfo> infos;
-  for (const Entry& entry : parser.take()) {
+  for (const HeaderEntry& entry : parser.take()) {
     infos.push_back(checked(file, entry, data_start));
   }
   std::sort(infos.begin(), infos.end(), [](const TensorInfo& a, const TensorInfo& b) {

@@ -6,24 +6,24 @@
 namespace perceiver::io {
 namespace {
 
-struct NamedDType {
+struct TorchDType {
   std::string_view name;
   DType dtype;
 };
 
-constexpr std::array kDTypes = {
-    NamedDType{"torch.DoubleStorage", DType::kF64},    NamedDType{"torch.float64", DType::kF64},
-    NamedDType{"torch.FloatStorage", DType::kF32},     NamedDType{"torch.float32", DType::kF32},
-    NamedDType{"torch.HalfStorage", DType::kF16},      NamedDType{"torch.float16", DType::kF16},
-    NamedDType{"torch.BFloat16Storage", DType::kBF16}, NamedDType{"torch.bfloat16", DType::kBF16},
-    NamedDType{"torch.LongStorage", DType::kI64},      NamedDType{"torch.int64", DType::kI64},
-    NamedDType{"torch.IntStorage", DType::kI32},       NamedDType{"torch.int32", DType::kI32},
-    NamedDType{"torch.ShortStorage", DType::kI16},     NamedDType{"torch.int16", DType::kI16},
-    NamedDType{"torch.CharStorage", DType::kI8},       NamedDType{"torch.int8", DType::kI8},
-    NamedDType{"torch.ByteStorage", DType::kU8},       NamedDType{"torch.uint8", DType::kU8},
-    NamedDType{"torch.BoolStorage", DType::kBool},     NamedDType{"torch.bool", DType::kBool},
-    NamedDType{"torch.uint16", DType::kU16},           NamedDType{"torch.uint32", DType::kU32},
-    NamedDType{"torch.uint64", DType::kU64},
+constexpr std::array kTorchDTypes = {
+    TorchDType{"torch.DoubleStorage", DType::kF64},    TorchDType{"torch.float64", DType::kF64},
+    TorchDType{"torch.FloatStorage", DType::kF32},     TorchDType{"torch.float32", DType::kF32},
+    TorchDType{"torch.HalfStorage", DType::kF16},      TorchDType{"torch.float16", DType::kF16},
+    TorchDType{"torch.BFloat16Storage", DType::kBF16}, TorchDType{"torch.bfloat16", DType::kBF16},
+    TorchDType{"torch.LongStorage", DType::kI64},      TorchDType{"torch.int64", DType::kI64},
+    TorchDType{"torch.IntStorage", DType::kI32},       TorchDType{"torch.int32", DType::kI32},
+    TorchDType{"torch.ShortStorage", DType::kI16},     TorchDType{"torch.int16", DType::kI16},
+    TorchDType{"torch.CharStorage", DType::kI8},       TorchDType{"torch.int8", DType::kI8},
+    TorchDType{"torch.ByteStorage", DType::kU8},       TorchDType{"torch.uint8", DType::kU8},
+    TorchDType{"torch.BoolStorage", DType::kBool},     TorchDType{"torch.bool", DType::kBool},
+    TorchDType{"torch.uint16", DType::kU16},           TorchDType{"torch.uint32", DType::kU32},
+    TorchDType{"torch.uint64", DType::kU64},
 };
 
 // Known kinds of numbers that no Array holds: they may be named, so that the error can name the
@@ -107,7 +107,7 @@ PickleValue* make_dict(PickleMachine& machine, const PickleValue& arguments) {
 }  // namespace
 
 std::optional<DType> torch_dtype(std::string_view name) {
-  for (const NamedDType& known : kDTypes) {
+  for (const TorchDType& known : kTorchDTypes) {
     if (known.name == name) {
       return known.dtype;
     }

@@ -12,7 +12,7 @@
 namespace perceiver::io {
 namespace {
 
-void check(int code, const char* what) {
+void check_mp4(int code, const char* what) {
   if (code < 0) {
     throw Error(code == AVERROR(ENOMEM) ? ErrorCode::kIo : ErrorCode::kInternal,
                 cat("writing MP4: ", what, ": ", ffmpeg::error_text(code)));
@@ -33,11 +33,11 @@ const AVCodec& encoder_of(std::initializer_list<const char*> names, const char* 
 class Mp4Muxer {
  public:
   Mp4Muxer() {
-    check(avformat_alloc_output_context2(&format_, nullptr, "mp4", nullptr), "container");
+    check_mp4(avformat_alloc_output_context2(&format_, nullptr, "mp4", nullptr), "container");
     const int code = avio_open_dyn_buf(&format_->pb);
     if (code < 0) {
       avformat_free_context(format_);
-      check(code, "memory");
+      check_mp4(code, "memory");
     }
   }
   ~Mp4Muxer() {
@@ -58,7 +58,7 @@ class Mp4Muxer {
     if (stream == nullptr) {
       ffmpeg::throw_out_of_memory();
     }
-    check(avcodec_parameters_from_context(stream->codecpar, &encoder), "stream");
+    check_mp4(avcodec_parameters_from_context(stream->codecpar, &encoder), "stream");
     stream->time_base = encoder.time_base;
     stream->avg_frame_rate = encoder.framerate;
     return *stream;
@@ -66,13 +66,13 @@ class Mp4Muxer {
 
   void begin() {
     format_->flags |= AVFMT_FLAG_BITEXACT;  // no date and no library version in the file
-    check(avformat_write_header(format_, nullptr), "header");
+    check_mp4(avformat_write_header(format_, nullptr), "header");
   }
 
-  void write(AVPacket& packet) { check(av_interleaved_write_frame(format_, &packet), "data"); }
+  void write(AVPacket& packet) { check_mp4(av_interleaved_write_frame(format_, &packet), "data"); }
 
   std::string finish() {
-    check(av_write_trailer(format_), "index");
+    check_mp4(av_write_trailer(format_), "index");
     uint8_t* bytes = nullptr;
     const int size = avio_close_dyn_buf(format_->pb, &bytes);
     format_->pb = nullptr;
@@ -101,19 +101,19 @@ class Track {
   AVCodecContext& encoder() { return *encoder_; }
 
   void open() {
-    check(avcodec_open2(encoder_.get(), encoder_->codec, nullptr), encoder_->codec->name);
+    check_mp4(avcodec_open2(encoder_.get(), encoder_->codec, nullptr), encoder_->codec->name);
     stream_ = &muxer_.add_stream(*encoder_);
   }
 
   /// Encodes one frame, or what is left when `frame` is null.
   void encode(const AVFrame* frame) {
-    check(avcodec_send_frame(encoder_.get(), frame), "encoding");
+    check_mp4(avcodec_send_frame(encoder_.get(), frame), "encoding");
     for (;;) {
       const int code = avcodec_receive_packet(encoder_.get(), packet_.get());
       if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) {
         return;
       }
-      check(code, "encoding");
+      check_mp4(code, "encoding");
       packet_->duration =
           packet_->duration > 0 || frame_ticks_ == 0 ? packet_->duration : frame_ticks_;
       av_packet_rescale_ts(packet_.get(), encoder_->time_base, stream_->time_base);
@@ -176,7 +176,7 @@ class PictureTrack {
 
   void encode_next() {
     pad(frames_.data<uint8_t>() + next_ * int64_t{height_} * width_ * 3);
-    check(av_frame_make_writable(picture_.get()), "memory");
+    check_mp4(av_frame_make_writable(picture_.get()), "memory");
     sws_scale(scaler_.get(), padded_->data, padded_->linesize, 0, padded_->height, picture_->data,
               picture_->linesize);
     picture_->pts = next_++;
@@ -192,7 +192,7 @@ class PictureTrack {
     frame.format = layout;
     frame.width = even(width_);
     frame.height = even(height_);
-    check(av_frame_get_buffer(&frame, 0), "memory");
+    check_mp4(av_frame_get_buffer(&frame, 0), "memory");
   }
 
   /// Copies a frame, repeating its last row and column where a side is odd.
@@ -240,8 +240,8 @@ class SoundTrack {
         encoder.frame_size > 0 ? encoder.frame_size : 1024, audio_.length() - next_));
     frame->format = AV_SAMPLE_FMT_FLTP;
     frame->sample_rate = audio_.sample_rate;
-    check(av_channel_layout_copy(&frame->ch_layout, &encoder.ch_layout), "memory");
-    check(av_frame_get_buffer(frame.get(), 0), "memory");
+    check_mp4(av_channel_layout_copy(&frame->ch_layout, &encoder.ch_layout), "memory");
+    check_mp4(av_frame_get_buffer(frame.get(), 0), "memory");
     const float* samples = audio_.samples.data<float>() + next_ * channels;
     for (int64_t c = 0; c < channels; ++c) {
       auto* plane = reinterpret_cast<float*>(frame->extended_data[c]);

@@ -35,7 +35,7 @@ struct Directory {
   uint64_t offset = 0;
 };
 
-struct Entry {
+struct DirectoryEntry {
   std::string name;
   uint64_t flags = 0;
   uint64_t method = 0;
@@ -54,7 +54,7 @@ class Reader {
     ZipEntries entries;
     std::vector<std::pair<uint64_t, uint64_t>> extents;
     for (uint64_t i = 0; i < directory.entries; ++i) {
-      Entry entry = take_entry(rest);
+      DirectoryEntry entry = take_entry(rest);
       const std::string_view data = data_of(entry);
       const auto end = static_cast<uint64_t>(data.data() - bytes_.data()) + data.size();
       extents.emplace_back(entry.local_offset, end);
@@ -74,7 +74,7 @@ class Reader {
   }
 
  private:
-  [[noreturn]] void refuse(const Entry& entry, const std::string& why) const {
+  [[noreturn]] void refuse(const DirectoryEntry& entry, const std::string& why) const {
     file_.refuse(cat("zip entry \"", printable(entry.name), "\" ", why));
   }
 
@@ -117,7 +117,7 @@ class Reader {
     return directory;
   }
 
-  Entry take_entry(std::string_view& rest) const {
+  DirectoryEntry take_entry(std::string_view& rest) const {
     const auto take = [&](uint64_t count) {
       if (count > rest.size()) {
         file_.refuse("zip central directory ends too early");
@@ -130,7 +130,7 @@ class Reader {
     if (!fixed.starts_with(kCentralSignature)) {
       file_.refuse("zip central directory is damaged");
     }
-    Entry entry;
+    DirectoryEntry entry;
     entry.flags = unsigned_at(fixed, 8, 2);
     entry.method = unsigned_at(fixed, 10, 2);
     entry.stored_size = unsigned_at(fixed, 20, 4);
@@ -143,7 +143,7 @@ class Reader {
   }
 
   // The field with id 1 holds, in this order, the values the fixed part could not.
-  void read_zip64_extra(Entry& entry, std::string_view extra) const {
+  void read_zip64_extra(DirectoryEntry& entry, std::string_view extra) const {
     while (extra.size() >= 4) {
       const uint64_t id = unsigned_at(extra, 0, 2);
       const uint64_t size = unsigned_at(extra, 2, 2);
@@ -164,7 +164,7 @@ class Reader {
     }
   }
 
-  std::string_view data_of(const Entry& entry) const {
+  std::string_view data_of(const DirectoryEntry& entry) const {
     if (entry.method == 0 && entry.stored_size != entry.size) {
       refuse(entry, cat("stores ", entry.stored_size, " bytes but claims ", entry.size));
     }

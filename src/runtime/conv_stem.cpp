@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <dnnl.hpp>
 #include <limits>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
+#include "runtime/dnnl_cpu.h"
 #include "runtime/stems.h"
 
 namespace perceiver::runtime {
@@ -17,11 +17,6 @@ using dnnl::memory;
 constexpr double kBatchNormEps = 1e-5;
 
 /// Never destroyed: see linear.cpp.
-const dnnl::engine& cpu() {
-  static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *engine;
-}
-
 struct Padding {
   int64_t before = 0;
   int64_t after = 0;

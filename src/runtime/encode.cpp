@@ -20,7 +20,7 @@ Affine normed(const Weights& weights, const std::string& prefix, const char* lin
   return affine;
 }
 
-Affine rows_of(const Affine& affine, int64_t begin, int64_t end) {
+Affine rows_between(const Affine& affine, int64_t begin, int64_t end) {
   Affine part;
   part.out = end - begin;
   part.in = affine.in;
@@ -107,7 +107,7 @@ const Linear& CrossAttendIn::Parts::textbook_linear() {
 
 const std::vector<Linear>& CrossAttendIn::Parts::heads_of_values() {
   for (int64_t h = static_cast<int64_t>(value_heads.size()); h < shape.num_heads; ++h) {
-    value_heads.emplace_back(rows_of(value, h * v_dim(), (h + 1) * v_dim()), precision);
+    value_heads.emplace_back(rows_between(value, h * v_dim(), (h + 1) * v_dim()), precision);
   }
   return value_heads;
 }

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <dnnl.hpp>
 #include <optional>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/tokens/patches.h"
+#include "runtime/dnnl_cpu.h"
 #include "runtime/linear.h"
 #include "runtime/stems.h"
 #include "runtime/token_source_cache.h"
@@ -18,11 +18,6 @@ namespace {
 using dnnl::memory;
 
 /// Never destroyed: see linear.cpp.
-const dnnl::engine& cpu() {
-  static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *engine;
-}
-
 memory::format_tag channels_last(size_t axes) {
   return axes == 3 ? memory::format_tag::ndhwc : memory::format_tag::nhwc;
 }

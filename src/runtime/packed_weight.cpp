@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <dnnl.hpp>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
+#include "runtime/dnnl_cpu.h"
 #include "runtime/pages.h"
 #include "runtime/rows.h"
 
@@ -26,11 +26,6 @@ constexpr int64_t kConvolutionLeast = 48;
 constexpr int64_t kConvolutionRows = 1 << 14;
 
 /// Never destroyed: statics of other files may still hold primitives at exit.
-const dnnl::engine& cpu() {
-  static const auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return *engine;
-}
-
 dnnl::stream& cpu_stream() {
   thread_local dnnl::stream stream(cpu());
   return stream;
@@ -99,10 +94,6 @@ template <typename PrimitiveDesc>
 Described described(const PrimitiveDesc& desc, dnnl::primitive primitive) {
   return {std::move(primitive),   desc.src_desc(),     desc.dst_desc(),
           desc.scratchpad_desc(), desc.weights_desc(), desc.impl_info_str()};
-}
-
-int64_t round_up(int64_t n, int64_t step) {
-  return (n + step - 1) / step * step;
 }
 
 struct Prepared {

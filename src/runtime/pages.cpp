@@ -10,11 +10,6 @@ namespace perceiver::runtime {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
-constexpr int64_t kCacheLine = 64;
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 [[noreturn]] void refuse(int64_t bytes) {
   throw Error(ErrorCode::kIo, cat("out of memory: no room for a block of ", bytes, " bytes"));

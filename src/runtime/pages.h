@@ -6,6 +6,13 @@
 
 namespace perceiver::runtime {
 
+inline constexpr int64_t kCacheLine = 64;
+
+/// The smallest multiple that is not below `value`.
+inline int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
 /// Memory straight from the system: large blocks start on a huge page and go back whole, so that
 /// loading a model leaves no holes in the heap. Not initialised.
 class Pages {

@@ -168,9 +168,9 @@ class QuerySource : public TokenSource {
   std::shared_ptr<StemScratch> scratch_;
 };
 
-using Fields = QuerySource::Fields;
+using QueryFields = QuerySource::Fields;
 
-struct Context {
+struct QueryContext {
   const ModelSpec& spec;
   const Weights& weights;
   const OutputSpec& output;
@@ -182,7 +182,7 @@ struct Context {
 };
 
 /// What the caller gives: [B, O, width], checked.
-Array given_rows(const Context& context) {
+Array given_rows(const QueryContext& context) {
   const OutputSpec& output = context.output;
   const bool coordinates = output.query == QueryKind::kCoordinates;
   const int64_t width =
@@ -220,11 +220,11 @@ class RawRows : public EncodingRows {
   RawLayout layout_;
 };
 
-PositionRows with_linears(const Context& context, std::unique_ptr<EncodingRows> rows) {
+PositionRows with_linears(const QueryContext& context, std::unique_ptr<EncodingRows> rows) {
   return {std::move(rows), context.output.position, context.prefix, context.weights, context.cache};
 }
 
-void set_given_rows(const Context& context, Fields& fields) {
+void set_given_rows(const QueryContext& context, QueryFields& fields) {
   const OutputSpec& output = context.output;
   const Array rows = given_rows(context);
   fields.grid = {rows.size(1)};
@@ -245,7 +245,7 @@ void set_given_rows(const Context& context, Fields& fields) {
 }
 
 /// Which rows exist, and which of them are asked for.
-void set_rows(const Context& context, Fields& fields) {
+void set_rows(const QueryContext& context, QueryFields& fields) {
   const OutputSpec& output = context.output;
   const int64_t rows = element_count(fields.grid);
   fields.count = rows;
@@ -265,7 +265,7 @@ void set_rows(const Context& context, Fields& fields) {
   }
 }
 
-void set_learned(const Context& context, Fields& fields) {
+void set_learned(const QueryContext& context, QueryFields& fields) {
   const Array& table = context.weights.at(context.prefix + ".table");
   fields.positions = with_linears(context, table_rows(table.data<float>(), table.size(1)));
   if (fields.positions.has_linears()) {
@@ -275,7 +275,7 @@ void set_learned(const Context& context, Fields& fields) {
       fields.whole && fields.content_of == nullptr && fields.count == table.size(0);
 }
 
-void set_fourier(const Context& context, Fields& fields) {
+void set_fourier(const QueryContext& context, QueryFields& fields) {
   const OutputSpec& output = context.output;
   const AxisGrid axis = fields.whole ? output.whole_grid : AxisGrid::kHalfOpen;
   const std::string part =
@@ -291,7 +291,7 @@ void set_fourier(const Context& context, Fields& fields) {
 }
 
 /// The rows of an input that stand beside ours must exist.
-void check_content_rows(const OutputSpec& output, const Fields& fields) {
+void check_content_rows(const OutputSpec& output, const QueryFields& fields) {
   if (fields.content_of == nullptr) {
     return;
   }
@@ -306,9 +306,9 @@ void check_content_rows(const OutputSpec& output, const Fields& fields) {
   }
 }
 
-Fields make_fields(const Context& context) {
+QueryFields make_fields(const QueryContext& context) {
   const OutputSpec& output = context.output;
-  Fields fields;
+  QueryFields fields;
   fields.grid = output.index_dims;
   if (output.concat_input) {
     fields.content_of = &find_input(context.inputs, output);
@@ -341,14 +341,14 @@ std::unique_ptr<TokenSource> make_queries(const ModelSpec& spec, const ModelShap
                                           const Sources& inputs, const OutputRequest& request,
                                           int64_t batch, SourceCache* cache) {
   std::optional<SourceCache> own;
-  const Context context{spec,
-                        weights,
-                        output,
-                        inputs,
-                        request,
-                        batch,
-                        (cache != nullptr ? *cache : own.emplace()).parts(),
-                        cat("outputs.", output.name, ".query")};
+  const QueryContext context{spec,
+                             weights,
+                             output,
+                             inputs,
+                             request,
+                             batch,
+                             (cache != nullptr ? *cache : own.emplace()).parts(),
+                             cat("outputs.", output.name, ".query")};
   auto source =
       std::make_unique<QuerySource>(output, batch, make_fields(context), context.cache.scratch);
   const auto mask = request.query_masks.find(output.name);

@@ -17,7 +17,7 @@ struct Part {
   int64_t begin = 0;             ///< of the raw array on the first axis
 };
 
-struct Context {
+struct SourceContext {
   const ModelSpec& spec;
   const ModelShape& shape;
   const Weights& weights;
@@ -180,9 +180,9 @@ class InputSource : public TokenSource {
   std::shared_ptr<StemScratch> scratch_;
 };
 
-using Fields = InputSource::Fields;
+using SourceFields = InputSource::Fields;
 
-ContentReader linear_content(const Context& context, const InputSpec& input, Array raw,
+ContentReader linear_content(const SourceContext& context, const InputSpec& input, Array raw,
                              RawLayout layout) {
   const std::string stem = cat("inputs.", input.name, ".stem");
   if (layout.width() == 0) {
@@ -293,7 +293,7 @@ RawLayout grid_layout(const InputSpec& input, const Array& raw, const Part& part
   return layout;
 }
 
-ContentReader conv_content(const Context& context, const InputSpec& input, const Array& raw,
+ContentReader conv_content(const SourceContext& context, const InputSpec& input, const Array& raw,
                            std::vector<int64_t>& grid) {
   std::shared_ptr<ConvStem>& stem = context.cache.conv_stems[input.name];
   if (stem == nullptr) {
@@ -310,8 +310,8 @@ ContentReader conv_content(const Context& context, const InputSpec& input, const
   return {std::move(content), std::move(layout)};
 }
 
-void set_table_positions(const Context& context, const InputSpec& input, const TokenShape& tokens,
-                         Fields& fields) {
+void set_table_positions(const SourceContext& context, const InputSpec& input,
+                         const TokenShape& tokens, SourceFields& fields) {
   const std::string prefix = cat("inputs.", input.name, ".position");
   const float* table = context.weights.data(prefix + ".table");
   const int64_t width = tokens.position_table_channels;
@@ -331,8 +331,8 @@ void set_table_positions(const Context& context, const InputSpec& input, const T
   }
 }
 
-void set_positions(const Context& context, const InputSpec& input, const TokenShape& tokens,
-                   Fields& fields) {
+void set_positions(const SourceContext& context, const InputSpec& input, const TokenShape& tokens,
+                   SourceFields& fields) {
   fields.add_positions = input.position.use == PositionUse::kAdd;
   if (input.position.kind == PositionKind::kTrainable) {
     set_table_positions(context, input, tokens, fields);
@@ -349,8 +349,8 @@ void set_positions(const Context& context, const InputSpec& input, const TokenSh
   }
 }
 
-Fields text_fields(const Context& context, const InputSpec& input, const TokenShape& tokens,
-                   const Array& ids, const Part& part) {
+SourceFields text_fields(const SourceContext& context, const InputSpec& input,
+                         const TokenShape& tokens, const Array& ids, const Part& part) {
   if (ids.dim() != 2 || ids.size(1) < 1 || ids.size(1) > input.index_dims[0] - part.begin) {
     wrong_shape(input,
                 cat("token ids [B, T] with 1 <= T <= ",
@@ -369,7 +369,7 @@ Fields text_fields(const Context& context, const InputSpec& input, const TokenSh
                       " is outside the vocabulary of ", input.vocab_size));
     }
   }
-  Fields fields;
+  SourceFields fields;
   fields.grid = whole_extents(ids, 1, part);
   check_part(input, ids, {fields.grid, part.begin});
   fields.count = ids.size(1);
@@ -380,8 +380,8 @@ Fields text_fields(const Context& context, const InputSpec& input, const TokenSh
   return fields;
 }
 
-Fields grid_fields(const Context& context, const InputSpec& input, const TokenShape& tokens,
-                   const Array& raw, Part part) {
+SourceFields grid_fields(const SourceContext& context, const InputSpec& input,
+                         const TokenShape& tokens, const Array& raw, Part part) {
   const auto axes = static_cast<int64_t>(input.index_dims.size());
   if (raw.dim() != axes + 2 || raw.size(-1) != input.channels) {
     std::vector<int64_t> expected = input.index_dims;
@@ -390,7 +390,7 @@ Fields grid_fields(const Context& context, const InputSpec& input, const TokenSh
   }
   part.extents = whole_extents(raw, input.index_dims.size(), part);
   check_part(input, raw, part);
-  Fields fields;
+  SourceFields fields;
   if (input.stem == Stem::kConv) {
     fields.content = conv_content(context, input, raw, fields.grid);
     fields.count = element_count(fields.grid);
@@ -418,11 +418,11 @@ Fields grid_fields(const Context& context, const InputSpec& input, const TokenSh
   return fields;
 }
 
-Fields label_fields(const InputSpec& input, const Array& raw) {
+SourceFields label_fields(const InputSpec& input, const Array& raw) {
   if (raw.dim() != 2 || raw.size(1) != input.channels) {
     wrong_shape(input, cat("[B, ", input.channels, "]"), raw);
   }
-  Fields fields;
+  SourceFields fields;
   fields.grid = {1};
   fields.count = 1;
   RawLayout layout;
@@ -433,8 +433,8 @@ Fields label_fields(const InputSpec& input, const Array& raw) {
   return fields;
 }
 
-Fields set_fields(const Context& context, const InputSpec& input, const Array& raw,
-                  const Part& part) {
+SourceFields set_fields(const SourceContext& context, const InputSpec& input, const Array& raw,
+                        const Part& part) {
   const int64_t width = input.coordinates + input.channels;
   if (raw.dim() != 3 || raw.size(1) < 1 || raw.size(1) > input.index_dims[0] - part.begin ||
       raw.size(2) != width) {
@@ -443,7 +443,7 @@ Fields set_fields(const Context& context, const InputSpec& input, const Array& r
                     "] with 1 <= M <= ", std::max<int64_t>(input.index_dims[0] - part.begin, 0)),
                 raw);
   }
-  Fields fields;
+  SourceFields fields;
   fields.count = raw.size(1);
   fields.first_token = part.begin;
   fields.grid = whole_extents(raw, 1, part);
@@ -472,8 +472,8 @@ Fields set_fields(const Context& context, const InputSpec& input, const Array& r
   return fields;
 }
 
-Fields make_fields(const Context& context, const InputSpec& input, const TokenShape& tokens,
-                   const Array& raw, Part part) {
+SourceFields make_fields(const SourceContext& context, const InputSpec& input,
+                         const TokenShape& tokens, const Array& raw, Part part) {
   switch (input.kind) {
     case InputKind::kText:
       return text_fields(context, input, tokens, raw, part);
@@ -495,7 +495,7 @@ void set_mask(const InputSpec& input, const Array& mask, InputSource& source) {
   source.set_mask(as_flags(mask));
 }
 
-void set_replaced(const Context& context, const InputSpec& input, const Array& given,
+void set_replaced(const SourceContext& context, const InputSpec& input, const Array& given,
                   InputSource& source) {
   if (input.mask_probability < 0) {
     return;
@@ -517,10 +517,10 @@ struct Given {
   Array mask, replaced;
 };
 
-std::unique_ptr<InputSource> make_source(const Context& context, const TokenShape& tokens,
+std::unique_ptr<InputSource> make_source(const SourceContext& context, const TokenShape& tokens,
                                          const Given& given, Part part) {
   const InputSpec& input = context.spec.input(tokens.name);
-  Fields fields = make_fields(context, input, tokens, given.raw, std::move(part));
+  SourceFields fields = make_fields(context, input, tokens, given.raw, std::move(part));
   auto source = std::make_unique<InputSource>(input, given.raw.size(0), std::move(fields),
                                               context.cache.scratch);
   if (given.mask.defined()) {
@@ -572,8 +572,8 @@ std::vector<std::unique_ptr<TokenSource>> read_inputs(const ModelSpec& spec,
     spec.input(name);  // throws on a name the model does not read
   }
   std::optional<SourceCache> own;
-  const Context context{spec, shape, weights, (cache != nullptr ? *cache : own.emplace()).parts(),
-                        workspace};
+  const SourceContext context{spec, shape, weights,
+                              (cache != nullptr ? *cache : own.emplace()).parts(), workspace};
   std::vector<std::unique_ptr<TokenSource>> sources;
   for (const TokenShape& tokens : shape.inputs) {
     const auto found = inputs.arrays.find(tokens.name);
@@ -605,8 +605,8 @@ InputBlock read_block(const ModelSpec& spec, const ModelShape& shape, const Weig
   }
   check_place(input, extents, begin);
   std::optional<SourceCache> own;
-  const Context context{spec, shape, weights, (cache != nullptr ? *cache : own.emplace()).parts(),
-                        workspace};
+  const SourceContext context{spec, shape, weights,
+                              (cache != nullptr ? *cache : own.emplace()).parts(), workspace};
   const auto tokens =
       std::find_if(shape.inputs.begin(), shape.inputs.end(),
                    [&](const TokenShape& candidate) { return candidate.name == modality; });

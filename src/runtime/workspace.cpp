@@ -8,14 +8,9 @@
 namespace perceiver::runtime {
 namespace {
 
-constexpr int64_t kCacheLine = 64;
 constexpr int64_t kLineFloats = kCacheLine / static_cast<int64_t>(sizeof(float));
 constexpr int64_t kSmallestChunk = int64_t{256} << 10;
 constexpr int64_t kLargestTake = INT64_MAX / 16;
-
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 }  // namespace
 

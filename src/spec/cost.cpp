@@ -6,13 +6,12 @@
 #include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/parameters.h"
+#include "spec/real.h"
 
 namespace perceiver {
 namespace {
 
-double d(int64_t value) {
-  return static_cast<double>(value);
-}
+using spec_detail::d;
 
 double matmul(int64_t rows, int64_t inner, int64_t columns) {
   return 2 * d(rows) * d(inner) * d(columns);

@@ -68,7 +68,7 @@ constexpr std::array kIgnored{
     "tie_word_embeddings", "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder",
     "tokenizer_class", "pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id"};
 
-constexpr std::array<std::pair<const char*, Activation>, 9> kActivations{
+constexpr std::array<std::pair<const char*, Activation>, 9> kActivationNames{
     {{"gelu", Activation::kGeluErf},
      {"gelu_new", Activation::kGeluTanh},
      {"relu", Activation::kRelu},
@@ -222,7 +222,7 @@ ShapeForAttention shape_for_attention(const Config& config) {
 }
 
 Activation activation(const Config& config) {
-  for (const auto& [word, value] : kActivations) {
+  for (const auto& [word, value] : kActivationNames) {
     if (config.hidden_act == word) {
       return value;
     }
@@ -450,7 +450,7 @@ void extract_common(const ModelSpec& spec, Config& config) {
   config.cross_attention_shape_for_attention =
       encoder.cross_attend.shape_for_attention == ShapeForAttention::kQueries ? "q" : "kv";
   config.attention_probs_dropout_prob = spec.compatibility.attention_dropout;
-  for (const auto& [word, value] : kActivations) {
+  for (const auto& [word, value] : kActivationNames) {
     if (value == spec.compatibility.activation) {
       config.hidden_act = word;  // the usual spelling of each comes first
       break;

@@ -5,6 +5,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/spec/cost.h"
 #include "perceiver/spec/model_shape.h"
+#include "spec/real.h"
 
 namespace perceiver {
 namespace {
@@ -12,9 +13,7 @@ namespace {
 constexpr double kFloat = 4;
 constexpr double kDefaultBlock = 16 << 20;  // what a block may take if nobody says
 
-double d(int64_t value) {
-  return static_cast<double>(value);
-}
+using spec_detail::d;
 
 const AttentionPlan* plan_of(const std::vector<AttentionPlan>& plans, const char* attention) {
   for (const AttentionPlan& plan : plans) {

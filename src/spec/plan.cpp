@@ -8,6 +8,7 @@
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/spec/model_shape.h"
+#include "spec/real.h"
 
 namespace perceiver {
 namespace {
@@ -17,9 +18,7 @@ constexpr double kMostKept = 1 << 24;  // numbers of projected queries worth kee
 
 constexpr std::array<Plan, 3> kPlans{Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored};
 
-double d(int64_t value) {
-  return static_cast<double>(value);
-}
+using spec_detail::d;
 
 /// Work of one attention module, by how well a CPU does it.
 class Work {

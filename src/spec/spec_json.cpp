@@ -18,10 +18,10 @@ using spec_detail::ObjectReader;
 template <typename Enum, size_t n>
 using Words = std::array<std::pair<Enum, std::string_view>, n>;
 
-constexpr Words<Activation, 4> kActivations{{{Activation::kGeluErf, "gelu_erf"},
-                                             {Activation::kGeluTanh, "gelu_tanh"},
-                                             {Activation::kRelu, "relu"},
-                                             {Activation::kSilu, "silu"}}};
+constexpr Words<Activation, 4> kActivationWords{{{Activation::kGeluErf, "gelu_erf"},
+                                                 {Activation::kGeluTanh, "gelu_tanh"},
+                                                 {Activation::kRelu, "relu"},
+                                                 {Activation::kSilu, "silu"}}};
 constexpr Words<ShapeForAttention, 2> kShapes{
     {{ShapeForAttention::kQueries, "queries"}, {ShapeForAttention::kKeysValues, "keys_values"}}};
 constexpr Words<PositionKind, 3> kPositionKinds{{{PositionKind::kNone, "none"},
@@ -66,7 +66,7 @@ constexpr Words<BatchNormAverage, 2> kBatchNormAverages{
     {{BatchNormAverage::kZeroDebiased, "zero_debiased"}, {BatchNormAverage::kPlain, "plain"}}};
 
 const auto& words_of(Activation) {
-  return kActivations;
+  return kActivationWords;
 }
 const auto& words_of(ShapeForAttention) {
   return kShapes;

@@ -7,6 +7,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/tasks/curves.h"
 #include "tasks/axis.h"
+#include "tasks/escape.h"
 
 namespace perceiver::tasks {
 namespace {
@@ -31,28 +32,9 @@ const char* colour(size_t run) {
   return kColours[run % std::size(kColours)];
 }
 
-// Text is escaped, and what XML cannot hold shown as printable() does.
-std::string escape(const std::string& text) {
-  std::string out;
-  for (const char c : printable(text)) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
+// What XML cannot hold is shown as printable() does.
+std::string escape_printable(const std::string& text) {
+  return escape(printable(text));
 }
 
 std::string pixels(double value) {
@@ -63,7 +45,7 @@ std::string pixels(double value) {
 
 std::string text_at(double x, double y, const char* style, const std::string& text) {
   return cat("<text class=\"", style, "\" x=\"", pixels(x), "\" y=\"", pixels(y), "\">",
-             escape(text), "</text>\n");
+             escape_printable(text), "</text>\n");
 }
 
 // What the vertical axis says: the unit, where there is one.
@@ -198,7 +180,7 @@ class Panel {
     const double middle = (kTop + kPanelHeight - kBottom) / 2;
     return text_at((kLeft + kPanelWidth - kRight) / 2, kPanelHeight - 10, "across", "step") +
            cat("<text class=\"across\" transform=\"translate(14,", pixels(middle),
-               ") rotate(-90)\">", escape(axis_title(quantity_)), "</text>\n");
+               ") rotate(-90)\">", escape_printable(axis_title(quantity_)), "</text>\n");
   }
 
   std::string line(const Curve& curve, size_t run, bool pale) const {
@@ -215,8 +197,8 @@ class Panel {
       return dots;
     }
     return cat("<polyline class=\"", pale ? "pale" : "curve", "\" stroke=\"", colour(run),
-               "\" points=\"", points, "\"><title>", escape(runs_[run].name), ": ",
-               escape(curve.quantity), "</title></polyline>\n",
+               "\" points=\"", points, "\"><title>", escape_printable(runs_[run].name), ": ",
+               escape_printable(curve.quantity), "</title></polyline>\n",
                curve.points.size() <= kMaxDots && !pale ? dots : "");
   }
 

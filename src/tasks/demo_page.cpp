@@ -7,32 +7,10 @@
 #include "perceiver/tasks/demo.h"
 #include "tasks/base64.h"
 #include "tasks/demo_style.h"
+#include "tasks/escape.h"
 
 namespace perceiver::tasks {
 namespace {
-
-std::string escape(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
 
 std::string percent(double share) {
   char buffer[32];

@@ -36,7 +36,7 @@ tokens::ImageProcessorConfig default_config(const ModelSpec& spec) {
   return config;
 }
 
-tokens::ImageProcessorConfig config_of(const Bundle& bundle) {
+tokens::ImageProcessorConfig image_config(const Bundle& bundle) {
   if (!bundle.preprocessor) {
     return default_config(bundle.spec);
   }
@@ -135,7 +135,7 @@ ImageAnswer classify_image(const Bundle& bundle, Engine& engine, const io::Image
                 cat("model \"", printable(bundle.spec.name), "\" is no picture classifier"));
   }
   const InputSpec& input = bundle.spec.inputs[0];
-  const tokens::ImageProcessorConfig config = config_of(bundle);
+  const tokens::ImageProcessorConfig config = image_config(bundle);
   const Array pixels =
       input.channels == 1 ? io::to_grey(picture).pixels : io::to_rgb(picture).pixels;
   const Array values = tokens::process_image(pixels, config);

@@ -11,7 +11,7 @@
 namespace perceiver::tasks {
 namespace {
 
-tokens::AudioProcessorConfig config_of(const Bundle& bundle) {
+tokens::AudioProcessorConfig sound_config(const Bundle& bundle) {
   const std::string where = printable((bundle.path / "preprocessor_config.json").string());
   if (!bundle.preprocessor || !bundle.preprocessor->is_object() ||
       !bundle.preprocessor->contains("sampling_rate")) {
@@ -38,7 +38,7 @@ std::vector<Ranked> classify_sound(const Bundle& bundle, Engine& engine, const i
   if (options.windows < 1) {
     throw Error(ErrorCode::kArgument, cat("cannot listen to ", options.windows, " windows"));
   }
-  const tokens::AudioProcessorConfig config = config_of(bundle);
+  const tokens::AudioProcessorConfig config = sound_config(bundle);
   const InputSpec& input = bundle.spec.inputs[0];
   const int64_t length = input.index_dims[0];
   const io::Audio heard =

@@ -22,7 +22,7 @@ void check_sound(const Array& samples) {
 }
 
 // Names of classes, and wishes about the caller's arrays that change no value of ours.
-constexpr std::array<std::string_view, 5> kIgnoredKeys = {
+constexpr std::array<std::string_view, 5> kIgnoredAudioKeys = {
     "feature_extractor_type", "processor_class", "padding_side", "return_attention_mask",
     "return_tensors"};
 constexpr int kMaxSampleRate = 768000;
@@ -116,7 +116,8 @@ AudioProcessorConfig audio_processor_config_from_json(const Json& json, const st
                     cat(where, ": ", key, " other than ", key == "feature_size" ? 1 : 0,
                         " is not supported"));
       }
-    } else if (std::find(kIgnoredKeys.begin(), kIgnoredKeys.end(), key) == kIgnoredKeys.end()) {
+    } else if (std::find(kIgnoredAudioKeys.begin(), kIgnoredAudioKeys.end(), key) ==
+               kIgnoredAudioKeys.end()) {
       throw Error(ErrorCode::kFormat,
                   cat(where, ": unknown key '", printable(key),
                       "'; known: sampling_rate, do_normalize, feature_size, padding_value"));

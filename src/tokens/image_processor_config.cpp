@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kMaxSide = 16384;
 
 /// Names of classes, and wishes about the caller's arrays that change no value of ours.
-constexpr std::array<std::string_view, 9> kIgnoredKeys = {
+constexpr std::array<std::string_view, 9> kIgnoredImageKeys = {
     "image_processor_type", "feature_extractor_type", "processor_class", "transformers_version",
     "do_convert_rgb",       "input_data_format",      "return_tensors",  "device",
     "disable_grouping"};
@@ -85,7 +85,8 @@ class ConfigReader {
         throw Error(ErrorCode::kUnsupported,
                     cat(where_, ": default_to_square false is not supported"));
       }
-    } else if (std::find(kIgnoredKeys.begin(), kIgnoredKeys.end(), key) == kIgnoredKeys.end()) {
+    } else if (std::find(kIgnoredImageKeys.begin(), kIgnoredImageKeys.end(), key) ==
+               kIgnoredImageKeys.end()) {
       throw Error(ErrorCode::kFormat, cat(where_, ": unknown key ", printable(key)));
     }
   }

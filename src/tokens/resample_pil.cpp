@@ -56,16 +56,16 @@ double filter_value(ResampleFilter filter, double x) {
 }
 
 /// Input range and fixed-point weights of one output position.
-struct Taps {
+struct PilTaps {
   int64_t begin = 0;
   std::vector<int32_t> weights;
 };
 
-std::vector<Taps> taps_along(int64_t from, int64_t to, ResampleFilter filter) {
+std::vector<PilTaps> taps_along(int64_t from, int64_t to, ResampleFilter filter) {
   const double scale = static_cast<double>(from) / static_cast<double>(to);
   const double widening = std::max(scale, 1.0);
   const double support = filter_support(filter) * widening;
-  std::vector<Taps> all(static_cast<size_t>(to));
+  std::vector<PilTaps> all(static_cast<size_t>(to));
   std::vector<double> weights;
   for (int64_t i = 0; i < to; ++i) {
     const double center = (static_cast<double>(i) + 0.5) * scale;
@@ -78,7 +78,7 @@ std::vector<Taps> taps_along(int64_t from, int64_t to, ResampleFilter filter) {
           filter_value(filter, (static_cast<double>(x) - center + 0.5) * (1.0 / widening)));
       sum += weights.back();
     }
-    Taps& taps = all[static_cast<size_t>(i)];
+    PilTaps& taps = all[static_cast<size_t>(i)];
     taps.begin = begin;
     const double norm = sum == 0.0 ? 1.0 : 1.0 / sum;
     for (const double weight : weights) {
@@ -95,9 +95,9 @@ uint8_t to_byte(int32_t fixed) {
 
 /// One pass over [outer, from, inner]: `inner` neighbours share the taps.
 void pass(const uint8_t* in, uint8_t* out, int64_t outer, int64_t from, int64_t inner,
-          const std::vector<Taps>& taps) {
+          const std::vector<PilTaps>& taps) {
   for (int64_t o = 0; o < outer; ++o, in += from * inner) {
-    for (const Taps& tap : taps) {
+    for (const PilTaps& tap : taps) {
       const uint8_t* first = in + tap.begin * inner;
       for (int64_t c = 0; c < inner; ++c) {
         int32_t sum = 1 << (kFractionBits - 1);
