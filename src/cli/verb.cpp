@@ -141,7 +141,8 @@ Option Verb::add_option(const std::string& names, double& value, const std::stri
   return Option(app_->add_option(names, value, help));
 }
 
-Option Verb::add_option(const std::string& names, std::function<void(const std::string&)> take,
+Option Verb::add_option(const std::string& names,
+                        const std::function<void(const std::string&)>& take,
                         const std::string& help) {
   return Option(app_->add_option_function<std::string>(names, take, help));
 }

@@ -65,7 +65,7 @@ class Verb {
   Option add_option(const std::string& names, uint64_t& value, const std::string& help);
   Option add_option(const std::string& names, double& value, const std::string& help);
   /// @param take  given the text; may throw UsageError
-  Option add_option(const std::string& names, std::function<void(const std::string&)> take,
+  Option add_option(const std::string& names, const std::function<void(const std::string&)>& take,
                     const std::string& help);
   Option add_flag(const std::string& names, bool& value, const std::string& help);
   /// Whatever else is given is ignored.

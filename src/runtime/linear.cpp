@@ -115,8 +115,7 @@ void Linear::apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,
   for (int64_t i = 0; i < count; ++i) {
     const bool last = i + 1 == count;
     parts_[static_cast<size_t>(out * count + i)].apply(
-        x.part(i), y,
-        {last ? epilogue.activation : std::nullopt, epilogue.accumulate || i > 0});
+        x.part(i), y, {last ? epilogue.activation : std::nullopt, epilogue.accumulate || i > 0});
   }
 }
 

@@ -55,8 +55,8 @@ std::string TableReader::quoted_field(const TableRow& row) {
       if (text_.compare(at_, 2, "\"\"") != 0) {
         ++at_;
         if (!at_line_end() && text_[at_] != format_.separator) {
-          throw Error(ErrorCode::kFormat, cat(name_, ": line ", line_,
-                                              ": a quoted field is followed by text"));
+          throw Error(ErrorCode::kFormat,
+                      cat(name_, ": line ", line_, ": a quoted field is followed by text"));
         }
         return field;
       }
@@ -116,10 +116,9 @@ int64_t TableReader::find(const Column& column) const {
     for (const std::string& name : header_) {
       names += (names.empty() ? "" : ", ") + printable(name, 40);
     }
-    throw Error(
-        ErrorCode::kArgument,
-        cat(name_, ": no column '", printable(column.name, 40), "'; ",
-            header_.empty() ? "the file has no header" : "it has " + printable(names, 400)));
+    throw Error(ErrorCode::kArgument, cat(name_, ": no column '", printable(column.name, 40), "'; ",
+                                          header_.empty() ? "the file has no header"
+                                                          : "it has " + printable(names, 400)));
   }
   return found - header_.begin();
 }
