@@ -1,5 +1,7 @@
 #include "train/data/text_examples.h"
 
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
@@ -27,7 +29,7 @@ class TextExamples : public ::testing::Test {
     }
   }
 
-  TextCorpus corpus(int64_t bytes) {
+  TextDataSpec numbered_words() {
     std::string text;
     for (int i = 0; i < 400; ++i) {
       text += "w" + std::to_string(i % 97) + " is here" + (i % 8 == 0 ? "\n" : " ");
@@ -35,7 +37,19 @@ class TextExamples : public ::testing::Test {
     TextDataSpec spec;
     spec.files.push_back({file(text), "", "", 0});
     spec.held_out = 0.25;
-    return TextCorpus(spec, bytes);
+    return spec;
+  }
+
+  // Three files of one letter each.
+  TextDataSpec letters() {
+    TextDataSpec spec;
+    for (const char letter : {'a', 'b', 'c'}) {
+      const std::filesystem::path path = folder_ / std::string(1, letter);
+      test::write_bytes(path, std::string(600, letter));
+      spec.files.push_back({path, "", "", 0});
+    }
+    spec.held_out = 0.25;
+    return spec;
   }
 
   test::TemporaryFolder folder_;
@@ -93,11 +107,11 @@ TEST_F(TextExamples, BadRowsAreNamedOrLeftOutAndCounted) {
 
 TEST_F(TextExamples, WordOverlapSaysHowManyWordsAreTheSame) {
   GeneratedTexts spec;
+  spec.text = numbered_words();
   spec.train_examples = 60;
   spec.test_examples = 40;
-  const TextCorpus texts = corpus(80);
-  const auto train = generate_text_examples(spec, texts, false, 1, 80);
-  const auto test = generate_text_examples(spec, texts, true, 1, 80);
+  const auto train = generate_text_examples(spec, false, 1, 80);
+  const auto test = generate_text_examples(spec, true, 1, 80);
   ASSERT_EQ(train.size(), 60U);
   ASSERT_EQ(test.size(), 40U);
   double least = 1;
@@ -111,15 +125,16 @@ TEST_F(TextExamples, WordOverlapSaysHowManyWordsAreTheSame) {
   }
   EXPECT_LT(least, 0.4);
   EXPECT_GT(most, 0.8);
-  EXPECT_EQ(test[3].first, generate_text_examples(spec, texts, true, 2, 80)[3].first);
-  EXPECT_NE(train[3].first, generate_text_examples(spec, texts, false, 2, 80)[3].first);
+  EXPECT_EQ(test[3].first, generate_text_examples(spec, true, 2, 80)[3].first);
+  EXPECT_NE(train[3].first, generate_text_examples(spec, false, 2, 80)[3].first);
 }
 
 TEST_F(TextExamples, VowelShareCountsLetters) {
   GeneratedTexts spec;
   spec.question = TextQuestion::kVowelShare;
+  spec.text = numbered_words();
   spec.train_examples = 5;
-  for (const TextExample& example : generate_text_examples(spec, corpus(60), false, 1, 60)) {
+  for (const TextExample& example : generate_text_examples(spec, false, 1, 60)) {
     double letters = 0;
     double vowels = 0;
     for (const char c : example.first) {
@@ -127,6 +142,39 @@ TEST_F(TextExamples, VowelShareCountsLetters) {
       vowels += c == 'e' || c == 'i' ? 1 : 0;  // the corpus has no other
     }
     EXPECT_DOUBLE_EQ(example.value, vowels / letters) << example.first;
+  }
+}
+
+TEST_F(TextExamples, SourceIsTheFileOfTheText) {
+  GeneratedTexts spec;
+  spec.question = TextQuestion::kSource;
+  spec.text = letters();
+  spec.train_examples = spec.test_examples = 60;
+  for (const bool held_out : {false, true}) {
+    std::vector<int64_t> counts(3, 0);
+    for (const TextExample& example : generate_text_examples(spec, held_out, 1, 40)) {
+      EXPECT_EQ(example.first, std::string(40, "abc"[example.label]));
+      EXPECT_EQ(example.second, "");
+      ++counts.at(static_cast<size_t>(example.label));
+    }
+    EXPECT_GT(*std::min_element(counts.begin(), counts.end()), 10);
+  }
+}
+
+TEST_F(TextExamples, SameSourceComparesTheFilesOfTwoTexts) {
+  GeneratedTexts spec;
+  spec.question = TextQuestion::kSameSource;
+  spec.text = letters();
+  spec.train_examples = spec.test_examples = 60;
+  for (const bool held_out : {false, true}) {
+    int64_t same = 0;
+    for (const TextExample& example : generate_text_examples(spec, held_out, 1, 80)) {
+      EXPECT_EQ(example.first.size(), 40U);
+      EXPECT_EQ(example.label == 1, example.first == example.second) << example.first;
+      same += example.label;
+    }
+    EXPECT_GT(same, 20);
+    EXPECT_LT(same, 40);
   }
 }
 

@@ -202,6 +202,37 @@ TEST_F(TextTasks, RefusesWhatDoesNotFitTheModel) {
   expect_refused(recipe_json(), "held_out 0.25 of 1 rows leaves nothing to train on");
 }
 
+// Of 60 examples 20 are an a: each weighs 60 / 2 / 20, a b 60 / 2 / 40.
+TEST_F(TextTasks, BalancedClassesWeighAlikeTogether) {
+  Json json = recipe_json();
+  json["batch_size"] = 1;
+  json["data"]["sampling"] = "equal";
+  const Recipe equal = read(json);
+  json["data"]["tasks"][0]["class_weights"] = "balanced";
+  const Recipe balanced = read(json);
+  const auto one = equal.task_recipe->make(equal, equal.model, TaskData::kTrainAndTest);
+  const auto other = balanced.task_recipe->make(balanced, balanced.model, TaskData::kTrainAndTest);
+  nn::Model model(equal.model, initial_weights(equal));
+  std::vector<int64_t> seen(2, 0);
+  for (int64_t i = 0; i < 30; ++i) {
+    const Batch batch = one->training_batch(i);
+    const nn::TensorMap outputs = model.forward(batch.inputs, batch.request);
+    const double ratio = other->loss(outputs, batch, {1.0}).item<double>() /
+                         one->loss(outputs, batch, {1.0}).item<double>();
+    if (!batch.mask[0][0].item<bool>()) {
+      EXPECT_NEAR(ratio, 1, 1e-5);
+      continue;
+    }
+    const auto label = batch.targets.at("letter")[0].item<int64_t>();
+    EXPECT_NEAR(ratio, label == 1 ? 1.5 : 0.75, 1e-5);
+    ++seen.at(static_cast<size_t>(label));
+  }
+  EXPECT_GT(std::min(seen[0], seen[1]), 0);
+  json["data"]["tasks"][0]["labels"] = {"b", "a", "z"};
+  json["model"]["spec"]["outputs"][0]["head_channels"] = 3;
+  expect_refused(json, "no training example is labelled z");
+}
+
 TEST_F(TextTasks, CutsLongTextsWhenAsked) {
   Json json = recipe_json();
   json["model"]["spec"]["inputs"][0]["index_dims"] = {8};
@@ -227,6 +258,27 @@ TEST_F(TextTasks, GeneratedTasksStandBesideTables) {
   EXPECT_GE(metric(result.metrics, "count_pearson"), -1);
   json["data"]["tasks"][2]["kind"] = "classification";
   expect_refused(json, "makes values: kind must be regression");
+}
+
+TEST_F(TextTasks, GeneratedClassesAreTheFiles) {
+  Json json = recipe_json();
+  json["model"]["spec"]["inputs"][0]["index_dims"] = {64};
+  test::write_bytes(folder_ / "cats", std::string(900, 'c'));
+  test::write_bytes(folder_ / "dogs", std::string(900, 'd'));
+  Json& task = json["data"]["tasks"][1] = Json::parse(R"({
+    "name": "same", "generate": "same_source", "files": [{"path": "cats"}, {"path": "dogs"}],
+    "labels": ["different", "same"], "train_examples": 50, "test_examples": 20, "held_out": 0.3})");
+  json["steps"] = 2;
+  EXPECT_GE(metric(run(json, "out").metrics, "same_majority"), 0.5);
+  task["generate"] = "source";
+  task["labels"] = {"cats", "dogs", "mice"};
+  expect_refused(json, "labels lists 3 words, must list 2, one for each of the files");
+  task["labels"] = {"cats", "dogs"};
+  task["kind"] = "regression";
+  expect_refused(json, "makes classes: kind must be classification");
+  task.erase("kind");
+  task["files"].erase(1);
+  expect_refused(json, "files holds 1 file, of which none can be told from another");
 }
 
 // Row counts are those of the files' own lines.

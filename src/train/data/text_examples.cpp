@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <deque>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -122,7 +123,66 @@ TextExample with_vowel_share(std::string_view text) {
   return {std::string(text), "", 0, vowels / std::max(1.0, letters)};
 }
 
+// Where generated examples take their texts from: the part to train on or the one held out.
+class Pieces {
+ public:
+  Pieces(const TextCorpus& corpus, int64_t length, bool held_out)
+      : corpus_(corpus),
+        length_(length),
+        from_held_out_(held_out),
+        held_out_(corpus.held_out(length)) {
+    if (held_out && held_out_.size() < 2) {
+      throw Error(ErrorCode::kArgument,
+                  cat("data.held_out leaves ", held_out_.size(), " pieces of ", length,
+                      " bytes of the generated task's files, 2 are the least"));
+    }
+  }
+
+  std::string_view draw(Random& random) const {
+    return from_held_out_ ? held_out_[static_cast<size_t>(
+                                random.below(static_cast<int64_t>(held_out_.size())))]
+                          : corpus_.draw(length_, random);
+  }
+
+ private:
+  const TextCorpus& corpus_;
+  int64_t length_;
+  bool from_held_out_;
+  std::vector<std::string_view> held_out_;
+};
+
+std::vector<TextDataSpec> one_by_one(const TextDataSpec& all) {
+  std::vector<TextDataSpec> specs;
+  for (const TextFile& file : all.files) {
+    specs.push_back(all);
+    specs.back().files = {file};
+  }
+  return specs;
+}
+
+// One piece and the file it comes from, or two that come from the same file every other time.
+TextExample from_sources(const std::vector<Pieces>& files, bool pair, Random& random) {
+  const auto count = static_cast<int64_t>(files.size());
+  const int64_t first = random.below(count);
+  TextExample example{std::string(files[static_cast<size_t>(first)].draw(random)), "", first, 0};
+  if (pair) {
+    example.label = random.below(2);
+    const int64_t second =
+        example.label == 1 ? first : (first + 1 + random.below(count - 1)) % count;
+    example.second = files[static_cast<size_t>(second)].draw(random);
+  }
+  return example;
+}
+
 }  // namespace
+
+bool asks_pairs(TextQuestion question) {
+  return question == TextQuestion::kWordOverlap || question == TextQuestion::kSameSource;
+}
+
+bool asks_class(TextQuestion question) {
+  return question == TextQuestion::kSource || question == TextQuestion::kSameSource;
+}
 
 std::vector<TextExample> read_text_examples(const std::filesystem::path& path,
                                             const TableSource& source, BadRows& bad) {
@@ -149,30 +209,29 @@ std::vector<TextExample> read_text_examples(const std::filesystem::path& path,
   return examples;
 }
 
-std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec,
-                                                const TextCorpus& corpus, bool held_out,
+std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec, bool held_out,
                                                 uint64_t seed, int64_t max_bytes) {
-  const bool pairs = spec.question == TextQuestion::kWordOverlap;
+  const bool pairs = asks_pairs(spec.question);
   const int64_t length = pairs ? max_bytes / 2 : max_bytes;
-  const std::vector<std::string_view> pieces = corpus.held_out(length);
-  if (held_out && pieces.size() < 2) {
-    throw Error(ErrorCode::kArgument,
-                cat("data.held_out leaves ", pieces.size(), " pieces of ", length,
-                    " bytes of the generated task's files, 2 are the least"));
+  std::deque<TextCorpus> corpora;  // one of all files, or one a file where the file is the question
+  std::vector<Pieces> pieces;
+  for (const TextDataSpec& text :
+       asks_class(spec.question) ? one_by_one(spec.text) : std::vector{spec.text}) {
+    pieces.emplace_back(corpora.emplace_back(text, max_bytes), length, held_out);
   }
-  const auto draw = [&](Random& random) {
-    return held_out ? pieces[static_cast<size_t>(random.below(static_cast<int64_t>(pieces.size())))]
-                    : corpus.draw(length, random);
-  };
   const int64_t count = held_out ? spec.test_examples : spec.train_examples;
   // Tests are the same whatever the seed, so that runs compare.
   const uint64_t stream = held_out ? 0 : seed;
   std::vector<TextExample> examples;
   for (int64_t i = 0; i < count; ++i) {
     Random random{stream, kTextPairs, held_out ? 1U : 0U, static_cast<uint64_t>(i)};
-    const std::string_view one = draw(random);
+    if (asks_class(spec.question)) {
+      examples.push_back(from_sources(pieces, pairs, random));
+      continue;
+    }
+    const std::string_view one = pieces[0].draw(random);
     if (pairs) {
-      examples.push_back(overlapping(one, draw(random), random));
+      examples.push_back(overlapping(one, pieces[0].draw(random), random));
     } else {
       const int64_t bytes = std::max<int64_t>(1, length / 4) +
                             random.below(length - std::max<int64_t>(1, length / 4) + 1);

@@ -40,11 +40,17 @@ struct BadRows {
 std::vector<TextExample> read_text_examples(const std::filesystem::path& path,
                                             const TableSource& source, BadRows& bad);
 
-/// Regression problems made of plain text.
+/// Problems made of plain text.
 enum class TextQuestion {
   kWordOverlap,  ///< two texts: the share of the words that stand in both, at the same place
   kVowelShare,   ///< one text: the share of vowels among its letters
+  kSource,       ///< one text: the number of the file it was taken from
+  kSameSource,   ///< two texts: whether both were taken from the same file (1) or not (0)
 };
+/// Whether the question is about two texts.
+bool asks_pairs(TextQuestion question);
+/// Whether the answer is a class; else it is a value.
+bool asks_class(TextQuestion question);
 
 /// What generated examples are made of.
 struct GeneratedTexts {
@@ -54,11 +60,11 @@ struct GeneratedTexts {
   int64_t test_examples = 0;
 };
 
-/// `count` examples from the corpus's training part, or from its held-out part.
-/// @param max_bytes  of all texts of an example; the corpus must give windows that long
-/// @throws Error(kArgument) when the held-out part is too short
-std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec,
-                                                const TextCorpus& corpus, bool held_out,
+/// Examples from the files' training parts (train_examples of them), or from their held-out parts
+/// (test_examples).
+/// @param max_bytes  of all texts of an example
+/// @throws Error(kArgument) when a training part is shorter than that, or a held-out part too short
+std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec, bool held_out,
                                                 uint64_t seed, int64_t max_bytes);
 
 /// Length from which word_overlap has texts of some words.

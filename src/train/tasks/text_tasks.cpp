@@ -5,6 +5,8 @@
 #include <deque>
 #include <set>
 
+#include <ATen/core/Reduction.h>
+#include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/mse_loss.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -14,7 +16,6 @@
 #include "perceiver/io/bytes_tokenizer.h"
 #include "perceiver/tasks/text.h"
 #include "train/data/padded_ids.h"
-#include "train/losses.h"
 #include "train/scores.h"
 
 namespace perceiver::train {
@@ -35,6 +36,7 @@ struct LoadedTask {
   std::string output;
   bool at_first_token = false;  // the output's queries are the input's tokens
   std::vector<TextExample> train, test;
+  at::Tensor class_weights;  // [classes], undefined when all weigh alike
 
   bool regression() const { return spec.labels.empty(); }
 };
@@ -240,8 +242,7 @@ class TextTasks : public Task {
   }
 
   static bool reads_pairs(const TextTaskSpec& spec) {
-    return spec.generated ? spec.generated->question == TextQuestion::kWordOverlap
-                          : spec.table.text.size() == 2;
+    return spec.generated ? asks_pairs(spec.generated->question) : spec.table.text.size() == 2;
   }
 
   const OutputSpec& find_output(const ModelSpec& model, const TextTaskSpec& spec) const {
@@ -303,8 +304,32 @@ class TextTasks : public Task {
     } else {
       read(task, training);
     }
+    if (training && task.spec.balanced) {
+      task.class_weights = balanced_weights(task);
+    }
     check_lengths(task, task.train, "training");
     check_lengths(task, task.test, "test");
+  }
+
+  // Inverse to how often a class is among the training examples, 1 on average over them.
+  static at::Tensor balanced_weights(const LoadedTask& task) {
+    const size_t classes = task.spec.labels.size();
+    std::vector<int64_t> counts(classes, 0);
+    for (const TextExample& example : task.train) {
+      ++counts[static_cast<size_t>(example.label)];
+    }
+    at::Tensor weights = at::zeros({static_cast<int64_t>(classes)}, at::kFloat);
+    for (size_t k = 0; k < classes; ++k) {
+      if (counts[k] == 0) {
+        throw Error(ErrorCode::kArgument,
+                    cat("task ", printable(task.spec.name), ": class_weights is balanced, but no ",
+                        "training example is labelled ", printable(task.spec.labels[k], 40)));
+      }
+      weights.mutable_data_ptr<float>()[k] = static_cast<float>(task.train.size()) /
+                                             static_cast<float>(classes) /
+                                             static_cast<float>(counts[k]);
+    }
+    return weights;
   }
 
   void read(LoadedTask& task, bool training) {
@@ -336,11 +361,10 @@ class TextTasks : public Task {
                   cat("task ", printable(task.spec.name), ": generated texts need a model of ",
                       kMinOverlapBytes + kPairFrame, " tokens, it reads ", window_));
     }
-    const TextCorpus corpus(made.text, bytes);
     if (training) {
-      task.train = generate_text_examples(made, corpus, false, recipe_.seed, bytes);
+      task.train = generate_text_examples(made, false, recipe_.seed, bytes);
     }
-    task.test = generate_text_examples(made, corpus, true, recipe_.seed, bytes);
+    task.test = generate_text_examples(made, true, recipe_.seed, bytes);
   }
 
   void check_lengths(const LoadedTask& task, const std::vector<TextExample>& examples,
@@ -422,13 +446,16 @@ class TextTasks : public Task {
     return batch.mask.select(1, static_cast<int64_t>(k)).nonzero().squeeze(1);
   }
 
-  // Sum over the task's examples: cross-entropy in nats, or squared errors.
+  // Sum over the task's examples: cross-entropy in nats times the class's weight, or squared
+  // errors.
   static at::Tensor task_loss(const LoadedTask& task, const at::Tensor& answers,
                               const at::Tensor& targets, const at::Tensor& rows) {
     const at::Tensor wanted = targets.index_select(0, rows);
-    const at::Tensor mean = task.regression() ? at::mse_loss(answers.squeeze(1), wanted)
-                                              : softmax_cross_entropy(answers, wanted);
-    return mean.mul(static_cast<double>(rows.size(0)) * task.spec.weight);
+    const at::Tensor sum =
+        task.regression()
+            ? at::mse_loss(answers.squeeze(1), wanted, at::Reduction::Sum)
+            : at::cross_entropy_loss(answers, wanted, task.class_weights, at::Reduction::Sum);
+    return sum.mul(task.spec.weight);
   }
 
   Answers ask(nn::Model& model, size_t k, int64_t count) const {

@@ -21,6 +21,7 @@ struct TextTaskSpec {
   std::string output;               ///< of the model; by default its name, or the only output
   std::vector<std::string> labels;  ///< classes; empty = regression
   double weight = 1;                ///< of its examples in the loss
+  bool balanced = false;            ///< rare classes weigh more, so that all weigh alike together
   std::vector<TextMetric> metrics;  ///< the first enters the average
   // Its examples: a table, or generated.
   std::filesystem::path train, test;  ///< test empty: the last `held_out` rows of train

@@ -102,13 +102,35 @@ void read_table(Fields& fields, const std::filesystem::path& folder, TextTaskSpe
 
 void read_generated(Fields& fields, const std::filesystem::path& folder, TextTaskSpec& task) {
   GeneratedTexts& made = task.generated.emplace();
-  made.question = fields.choice("generate", 0, {"word_overlap", "vowel_share"}) == 0
-                      ? TextQuestion::kWordOverlap
-                      : TextQuestion::kVowelShare;
+  constexpr TextQuestion kQuestions[] = {TextQuestion::kWordOverlap, TextQuestion::kVowelShare,
+                                         TextQuestion::kSource, TextQuestion::kSameSource};
+  made.question = kQuestions[fields.choice(
+      "generate", 0, {"word_overlap", "vowel_share", "source", "same_source"})];
   made.text.files = read_text_files(fields, folder);
+  if (asks_class(made.question) && made.text.files.size() < 2) {
+    throw Error(ErrorCode::kArgument, cat(fields.where("files"), " holds ", made.text.files.size(),
+                                          " file, of which none can be told from another"));
+  }
   made.text.held_out = fields.number("held_out", made.text.held_out, 1e-6, 0.9);
   made.train_examples = fields.integer("train_examples", 10000, 1, kMaxExamples);
   made.test_examples = fields.integer("test_examples", 500, 1, kMaxExamples);
+}
+
+void read_classes(Fields& fields, TextTaskSpec& task) {
+  task.labels = read_label_words(fields);
+  task.table.labels = task.labels;
+  task.balanced = fields.choice("class_weights", 0, {"equal", "balanced"}) == 1;
+  if (!task.generated) {
+    return;
+  }
+  const bool pairs = asks_pairs(task.generated->question);
+  const size_t classes = pairs ? 2 : task.generated->text.files.size();
+  if (task.labels.size() != classes) {
+    throw Error(
+        ErrorCode::kArgument,
+        cat(fields.where("labels"), " lists ", task.labels.size(), " words, must list ", classes,
+            pairs ? ": of other files, of the same" : ", one for each of the files"));
+  }
 }
 
 TextTaskSpec read_text_task(Fields fields, const std::filesystem::path& folder) {
@@ -117,20 +139,21 @@ TextTaskSpec read_text_task(Fields fields, const std::filesystem::path& folder) 
   task.name = fields.text("name", "");
   task.output = fields.text("output", "");
   const bool generated = fields.has("generate");
-  const bool regression =
-      fields.choice("kind", generated ? 1 : 0, {"classification", "regression"}) == 1;
-  if (generated && !regression) {
-    throw Error(ErrorCode::kArgument,
-                cat(fields.where("generate"), " makes values: kind must be regression"));
-  }
   if (generated) {
     read_generated(fields, folder, task);
   } else {
     read_table(fields, folder, task);
   }
+  const bool value = generated && !asks_class(task.generated->question);
+  const bool regression =
+      fields.choice("kind", value ? 1 : 0, {"classification", "regression"}) == 1;
+  if (generated && regression != value) {
+    throw Error(ErrorCode::kArgument,
+                cat(fields.where("generate"), " makes ", value ? "values" : "classes",
+                    ": kind must be ", value ? "regression" : "classification"));
+  }
   if (!regression) {
-    task.labels = read_label_words(fields);
-    task.table.labels = task.labels;
+    read_classes(fields, task);
   }
   task.weight = fields.number("weight", 1, 1e-9, 1e9);
   task.metrics = read_metrics(fields, regression);
