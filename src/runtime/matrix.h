@@ -46,7 +46,7 @@ struct InParts {
       : first(first_part), columns(all_columns), step(between) {}
   template <typename Other>  // NOLINTNEXTLINE(google-explicit-constructor): as Matrix to
                              // ConstMatrix
-                             InParts(const InParts<Other>& other)
+  InParts(const InParts<Other>& other)
       : first(other.first), columns(other.columns), step(other.step) {}
 
   M first;  ///< the first part's rows; of all parts the same
