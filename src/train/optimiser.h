@@ -39,6 +39,8 @@ class Optimiser {
   void step(double learning_rate);
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
+  /// Gives up the moments: after the last step.
+  void release() { slots_.clear(); }
   /// The moments themselves, for processes to share them.
   std::vector<at::Tensor> tensors() const;
 

@@ -404,6 +404,7 @@ class Run {
   // Saves the model, and measures what was saved: the stored dtype may round. Nothing if the
   // measurement was interrupted.
   std::optional<Metrics> finish() {
+    optimiser_.release();  // they are in the checkpoint; the saved model takes their place
     const tasks::Bundle finished = bundle();
     if (leads()) {
       tasks::save_bundle(finished, options_.out);
