@@ -58,6 +58,16 @@ Affine compose(const Affine& outer, const Affine& inner) {
   return result;
 }
 
+Affine rows_between(const Affine& affine, int64_t begin, int64_t end) {
+  Affine part{end - begin, affine.in, {}, {}};
+  part.weight.assign(affine.weight.begin() + begin * affine.in,
+                     affine.weight.begin() + end * affine.in);
+  if (!affine.bias.empty()) {
+    part.bias.assign(affine.bias.begin() + begin, affine.bias.begin() + end);
+  }
+  return part;
+}
+
 Affine stack(const std::vector<const Affine*>& parts) {
   Affine result;
   bool has_bias = false;

@@ -17,6 +17,8 @@ struct Affine {
 };
 /// outer(inner(x)) as one map. Products in double, rounded once.
 Affine compose(const Affine& outer, const Affine& inner);
+/// The part of a map that computes outputs [begin, end).
+Affine rows_between(const Affine& affine, int64_t begin, int64_t end);
 /// Several maps of the same input side by side: rows of the weights stacked.
 Affine stack(const std::vector<const Affine*>& parts);
 

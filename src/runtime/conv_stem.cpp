@@ -16,7 +16,6 @@ using dnnl::memory;
 
 constexpr double kBatchNormEps = 1e-5;
 
-/// Never destroyed: see linear.cpp.
 struct Padding {
   int64_t before = 0;
   int64_t after = 0;

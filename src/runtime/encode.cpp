@@ -20,18 +20,6 @@ Affine normed(const Weights& weights, const std::string& prefix, const char* lin
   return affine;
 }
 
-Affine rows_between(const Affine& affine, int64_t begin, int64_t end) {
-  Affine part;
-  part.out = end - begin;
-  part.in = affine.in;
-  part.weight.assign(affine.weight.begin() + begin * affine.in,
-                     affine.weight.begin() + end * affine.in);
-  if (!affine.bias.empty()) {
-    part.bias.assign(affine.bias.begin() + begin, affine.bias.begin() + end);
-  }
-  return part;
-}
-
 Plan planned(const ModelSpec& spec, const std::string& prefix) {
   for (const AttentionPlan& plan : plan_attentions(spec)) {
     if (plan.attention == prefix) {

@@ -17,7 +17,6 @@ namespace {
 
 using dnnl::memory;
 
-/// Never destroyed: see linear.cpp.
 memory::format_tag channels_last(size_t axes) {
   return axes == 3 ? memory::format_tag::ndhwc : memory::format_tag::nhwc;
 }

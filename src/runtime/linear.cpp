@@ -32,19 +32,9 @@ Affine columns(const Affine& affine, int64_t first, int64_t width) {
   return part;
 }
 
-/// Rows [first, first + count) of a map.
-Affine rows(const Affine& affine, int64_t first, int64_t count) {
-  const auto weight = affine.weight.begin() + first * affine.in;
-  Affine part{count, affine.in, {weight, weight + count * affine.in}, {}};
-  if (!affine.bias.empty()) {
-    part.bias = {affine.bias.begin() + first, affine.bias.begin() + first + count};
-  }
-  return part;
-}
-
 int64_t width_of_parts(int64_t in) {
   const int64_t count = (in + kLongestSum - 1) / kLongestSum;
-  return ((in + count - 1) / count + kPartStep - 1) / kPartStep * kPartStep;
+  return round_up((in + count - 1) / count, kPartStep);
 }
 
 /// Packed by parts of `width` input channels; by one where oneDNN does that by itself.
@@ -95,8 +85,8 @@ Linear::Linear(Affine affine, Precision precision, int64_t out_part)
     }
   }
   for (int64_t first = 0; first < out_; first += out_part_) {
-    const int64_t count = std::min(out_part_, out_ - first);
-    auto packed = pack_in_parts(count == out_ ? affine : rows(affine, first, count),
+    const int64_t end = std::min(first + out_part_, out_);
+    auto packed = pack_in_parts(end - first == out_ ? affine : rows_between(affine, first, end),
                                 width_of_parts(in_), native);
     in_part_ = packed.front().in();
     std::move(packed.begin(), packed.end(), std::back_inserter(parts_));
@@ -134,10 +124,6 @@ void Linear::apply(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
 }
 
 void Linear::apply(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
-  if (x.columns != in() || y.columns != out()) {
-    throw Error(ErrorCode::kInternal, cat("linear of ", in(), " to ", out(), " was given ", x.rows,
-                                          "x", x.columns, " for ", y.rows, "x", y.columns));
-  }
   apply(side_by_side(x, in_part_), side_by_side(y, out_part_), epilogue);
 }
 

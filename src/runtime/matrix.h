@@ -44,8 +44,8 @@ template <typename M>
 struct InParts {
   InParts(M first_part, int64_t all_columns, int64_t between)
       : first(first_part), columns(all_columns), step(between) {}
-  template <typename Other>  // NOLINTNEXTLINE(google-explicit-constructor): as Matrix to
-                             // ConstMatrix
+  template <typename Other>
+  // NOLINTNEXTLINE(google-explicit-constructor): as a Matrix to a ConstMatrix
   InParts(const InParts<Other>& other)
       : first(other.first), columns(other.columns), step(other.step) {}
 

@@ -25,7 +25,6 @@ constexpr int64_t kConvolutionLeast = 48;
 /// Rows of one convolution: its offsets are 32 bits wide in places.
 constexpr int64_t kConvolutionRows = 1 << 14;
 
-/// Never destroyed: statics of other files may still hold primitives at exit.
 dnnl::stream& cpu_stream() {
   thread_local dnnl::stream stream(cpu());
   return stream;

@@ -110,8 +110,8 @@ TEST_F(TextExamples, WordOverlapSaysHowManyWordsAreTheSame) {
   spec.text = numbered_words();
   spec.train_examples = 60;
   spec.test_examples = 40;
-  const auto train = generate_text_examples(spec, false, 1, 80);
-  const auto test = generate_text_examples(spec, true, 1, 80);
+  const auto train = generate_text_examples(spec, read_corpora(spec, 80), false, 1, 80);
+  const auto test = generate_text_examples(spec, read_corpora(spec, 80), true, 1, 80);
   ASSERT_EQ(train.size(), 60U);
   ASSERT_EQ(test.size(), 40U);
   double least = 1;
@@ -125,8 +125,10 @@ TEST_F(TextExamples, WordOverlapSaysHowManyWordsAreTheSame) {
   }
   EXPECT_LT(least, 0.4);
   EXPECT_GT(most, 0.8);
-  EXPECT_EQ(test[3].first, generate_text_examples(spec, true, 2, 80)[3].first);
-  EXPECT_NE(train[3].first, generate_text_examples(spec, false, 2, 80)[3].first);
+  EXPECT_EQ(test[3].first,
+            generate_text_examples(spec, read_corpora(spec, 80), true, 2, 80)[3].first);
+  EXPECT_NE(train[3].first,
+            generate_text_examples(spec, read_corpora(spec, 80), false, 2, 80)[3].first);
 }
 
 TEST_F(TextExamples, VowelShareCountsLetters) {
@@ -134,7 +136,8 @@ TEST_F(TextExamples, VowelShareCountsLetters) {
   spec.question = TextQuestion::kVowelShare;
   spec.text = numbered_words();
   spec.train_examples = 5;
-  for (const TextExample& example : generate_text_examples(spec, false, 1, 60)) {
+  for (const TextExample& example :
+       generate_text_examples(spec, read_corpora(spec, 60), false, 1, 60)) {
     double letters = 0;
     double vowels = 0;
     for (const char c : example.first) {
@@ -152,7 +155,8 @@ TEST_F(TextExamples, SourceIsTheFileOfTheText) {
   spec.train_examples = spec.test_examples = 60;
   for (const bool held_out : {false, true}) {
     std::vector<int64_t> counts(3, 0);
-    for (const TextExample& example : generate_text_examples(spec, held_out, 1, 40)) {
+    for (const TextExample& example :
+         generate_text_examples(spec, read_corpora(spec, 40), held_out, 1, 40)) {
       EXPECT_EQ(example.first, std::string(40, "abc"[example.label]));
       EXPECT_EQ(example.second, "");
       ++counts.at(static_cast<size_t>(example.label));
@@ -168,7 +172,8 @@ TEST_F(TextExamples, SameSourceComparesTheFilesOfTwoTexts) {
   spec.train_examples = spec.test_examples = 60;
   for (const bool held_out : {false, true}) {
     int64_t same = 0;
-    for (const TextExample& example : generate_text_examples(spec, held_out, 1, 80)) {
+    for (const TextExample& example :
+         generate_text_examples(spec, read_corpora(spec, 80), held_out, 1, 80)) {
       EXPECT_EQ(example.first.size(), 40U);
       EXPECT_EQ(example.label == 1, example.first == example.second) << example.first;
       same += example.label;

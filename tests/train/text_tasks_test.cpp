@@ -210,8 +210,7 @@ TEST_F(TextTasks, BalancedClassesWeighAlikeTogether) {
   const Recipe equal = read(json);
   json["data"]["tasks"][0]["class_weights"] = "balanced";
   const Recipe balanced = read(json);
-  const auto one = equal.task_recipe->make(equal, equal.model, TaskData::kTrainAndTest);
-  const auto other = balanced.task_recipe->make(balanced, balanced.model, TaskData::kTrainAndTest);
+  const auto one = test::task_of(equal), other = test::task_of(balanced);
   nn::Model model(equal.model, initial_weights(equal));
   std::vector<int64_t> seen(2, 0);
   for (int64_t i = 0; i < 30; ++i) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <deque>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -130,7 +129,7 @@ class Pieces {
       : corpus_(corpus),
         length_(length),
         from_held_out_(held_out),
-        held_out_(corpus.held_out(length)) {
+        held_out_(held_out ? corpus.held_out(length) : std::vector<std::string_view>()) {
     if (held_out && held_out_.size() < 2) {
       throw Error(ErrorCode::kArgument,
                   cat("data.held_out leaves ", held_out_.size(), " pieces of ", length,
@@ -209,15 +208,23 @@ std::vector<TextExample> read_text_examples(const std::filesystem::path& path,
   return examples;
 }
 
-std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec, bool held_out,
-                                                uint64_t seed, int64_t max_bytes) {
-  const bool pairs = asks_pairs(spec.question);
-  const int64_t length = pairs ? max_bytes / 2 : max_bytes;
-  std::deque<TextCorpus> corpora;  // one of all files, or one a file where the file is the question
-  std::vector<Pieces> pieces;
+std::deque<TextCorpus> read_corpora(const GeneratedTexts& spec, int64_t max_bytes) {
+  std::deque<TextCorpus> corpora;
   for (const TextDataSpec& text :
        asks_class(spec.question) ? one_by_one(spec.text) : std::vector{spec.text}) {
-    pieces.emplace_back(corpora.emplace_back(text, max_bytes), length, held_out);
+    corpora.emplace_back(text, max_bytes);
+  }
+  return corpora;
+}
+
+std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec,
+                                                const std::deque<TextCorpus>& corpora,
+                                                bool held_out, uint64_t seed, int64_t max_bytes) {
+  const bool pairs = asks_pairs(spec.question);
+  const int64_t length = pairs ? max_bytes / 2 : max_bytes;
+  std::vector<Pieces> pieces;
+  for (const TextCorpus& corpus : corpora) {
+    pieces.emplace_back(corpus, length, held_out);
   }
   const int64_t count = held_out ? spec.test_examples : spec.train_examples;
   // Tests are the same whatever the seed, so that runs compare.

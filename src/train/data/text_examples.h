@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -60,12 +61,18 @@ struct GeneratedTexts {
   int64_t test_examples = 0;
 };
 
-/// Examples from the files' training parts (train_examples of them), or from their held-out parts
-/// (test_examples).
+/// The files of generated examples: one corpus of all, or one for each where the file is asked for.
 /// @param max_bytes  of all texts of an example
-/// @throws Error(kArgument) when a training part is shorter than that, or a held-out part too short
-std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec, bool held_out,
-                                                uint64_t seed, int64_t max_bytes);
+/// @throws Error(kArgument) when a training part is shorter than that; as TextCorpus
+std::deque<TextCorpus> read_corpora(const GeneratedTexts& spec, int64_t max_bytes);
+
+/// Examples from the corpora's training parts (train_examples of them), or from their held-out
+/// parts (test_examples).
+/// @param corpora, max_bytes  as of read_corpora()
+/// @throws Error(kArgument) when a held-out part is too short
+std::vector<TextExample> generate_text_examples(const GeneratedTexts& spec,
+                                                const std::deque<TextCorpus>& corpora,
+                                                bool held_out, uint64_t seed, int64_t max_bytes);
 
 /// Length from which word_overlap has texts of some words.
 inline constexpr int64_t kMinOverlapBytes = 48;

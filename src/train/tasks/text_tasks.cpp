@@ -361,10 +361,11 @@ class TextTasks : public Task {
                   cat("task ", printable(task.spec.name), ": generated texts need a model of ",
                       kMinOverlapBytes + kPairFrame, " tokens, it reads ", window_));
     }
+    const std::deque<TextCorpus> corpora = read_corpora(made, bytes);
     if (training) {
-      task.train = generate_text_examples(made, false, recipe_.seed, bytes);
+      task.train = generate_text_examples(made, corpora, false, recipe_.seed, bytes);
     }
-    task.test = generate_text_examples(made, true, recipe_.seed, bytes);
+    task.test = generate_text_examples(made, corpora, true, recipe_.seed, bytes);
   }
 
   void check_lengths(const LoadedTask& task, const std::vector<TextExample>& examples,
