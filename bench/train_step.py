@@ -42,6 +42,21 @@ def finished(command, **streams):
     return usage.ru_maxrss * 1024
 
 
+def difference(model, ours, theirs):
+    """Largest relative difference of the losses and of the norms of gradients that count."""
+    both = [("loss", ours["loss"], theirs["loss"])]
+    largest = max(theirs["gradient_norms"].values())
+    for name, norm in theirs["gradient_norms"].items():
+        given = ours["gradient_norms"].get(name, 0.0)
+        if max(norm, given) > 1e-4 * largest:  # below is rounding noise of both
+            both.append((name, given, norm))
+    name, given, norm = max(both, key=lambda entry: abs(entry[1] - entry[2]) / max(entry[1], entry[2]))
+    worst = abs(given - norm) / max(given, norm)
+    if not worst <= AGREE:
+        sys.exit(f"{model}: {name} is {given:.6g}, transformers has {norm:.6g}; no time counts")
+    return worst
+
+
 class Bench:
     def __init__(self, name, options):
         self.name, self.options = name, options
@@ -60,20 +75,6 @@ class Bench:
         with open(result, encoding="utf-8") as file:
             return {**json.load(file), "peak": peak}
 
-    def difference(self, ours, theirs):
-        """Largest relative difference of the losses and of the norms of gradients that count."""
-        both = [("loss", ours["loss"], theirs["loss"])]
-        largest = max(theirs["gradient_norms"].values())
-        for name, norm in theirs["gradient_norms"].items():
-            given = ours["gradient_norms"].get(name, 0.0)
-            if max(norm, given) > 1e-4 * largest:  # below is rounding noise of both
-                both.append((name, given, norm))
-        name, given, norm = max(both, key=lambda entry: abs(entry[1] - entry[2]) / max(entry[1], entry[2]))
-        worst = abs(given - norm) / max(given, norm)
-        if not worst <= AGREE:
-            sys.exit(f"{self.name}: {name} is {given:.6g}, transformers has {norm:.6g}; no time counts")
-        return worst
-
     def run(self):
         if not os.path.exists(self.path("model")):
             subprocess.run([self.options.program, "init", "--preset", self.name, "--seed", "1", self.path("model")],
@@ -84,7 +85,7 @@ class Bench:
         worst, plans = 0.0, {}
         for _ in range(self.options.rounds or ROUNDS.get(self.name, 2)):
             results = {side: self.measure(side, warm + 1) for side in ("ours", "theirs")}
-            worst, plans = max(worst, self.difference(**results)), results["ours"]["plans"]
+            worst, plans = max(worst, difference(self.name, **results)), results["ours"]["plans"]
             for side, result in results.items():
                 seconds[side] += result["seconds"][warm:]
                 peak[side] = max(peak[side], result["peak"])

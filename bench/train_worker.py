@@ -1,6 +1,8 @@
 """One training step of transformers, eager: forward, mean square of the outputs, backward.
 
-    python bench/train_worker.py FOLDER INPUTS THREADS STEPS REPORT     # see train_step.cpp for the report
+    python bench/train_worker.py FOLDER INPUTS THREADS STEPS REPORT [DEVICE FORWARDS [compile]]
+
+The report is that of train_step.cpp. With "compile" the forwards are torch.compile's (the first of them compiles).
 """
 
 import json
@@ -16,28 +18,66 @@ import full_models  # noqa: E402
 import stages  # noqa: E402
 
 
-def step(model, tensors):
-    model.zero_grad(set_to_none=True)
-    logits = model(**stages.arguments(tensors, torch.float32)).logits
+def loss_of(model, call):
+    logits = model(**call).logits
     outputs = logits.values() if isinstance(logits, dict) else [logits]
-    loss = sum(output.square().mean() for output in outputs)
+    return sum(output.square().mean() for output in outputs)
+
+
+def step(model, call):
+    model.zero_grad(set_to_none=True)
+    loss = loss_of(model, call)
     loss.backward()
     return loss.item()
 
 
-def main():
-    folder, inputs, threads, steps, report = sys.argv[1:]
-    torch.set_num_threads(int(threads))
-    model = full_models.load_peer(folder)  # in evaluation mode: no dropout, gradients all the same
-    tensors = load_file(inputs)
-    seconds = []
-    for _ in range(int(steps)):
+def forward(model, call):
+    with torch.inference_mode():
+        return loss_of(model, call).item()
+
+
+def timed(count, run, *arguments):
+    """Seconds of each call, and what the last one returned."""
+    seconds, result = [], None
+    for _ in range(count):
         start = time.perf_counter()
-        loss = step(model, tensors)
+        result = run(*arguments)
         seconds.append(time.perf_counter() - start)
-    norms = {name: 0.0 if p.grad is None else p.grad.norm().item() for name, p in model.named_parameters()}
+    return seconds, result
+
+
+def take_peak(device):
+    """Most bytes of a GPU's memory that tensors took since the last call."""
+    if device == "cpu":
+        return 0
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+def on_device(call, device):
+    """Masks and tokens too; subsampled points stay lists of numbers on the host, as users give them."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else
+            {k: v.to(device) for k, v in value.items()} if isinstance(value, dict) else value
+            for name, value in call.items()}
+
+
+def main():
+    folder, inputs, threads, steps, report = sys.argv[1:6]
+    device, forwards, how = (sys.argv[6:] + ["cpu", "0", "eager"][len(sys.argv) - 6:])[:3]
+    torch.set_num_threads(int(threads))
+    model = full_models.load_peer(folder).to(device)  # in evaluation mode: no dropout, gradients all the same
+    call = on_device(stages.arguments(load_file(inputs), torch.float32), device)
+    result = {}
+    faster = torch.compile(model) if how == "compile" else model
+    result["forward_seconds"], result["forward_loss"] = timed(int(forwards), forward, faster, call)
+    result["forward_peak"] = take_peak(device)
+    result["seconds"], result["loss"] = timed(int(steps), step, model, call)
+    result["peak"] = take_peak(device)
+    result["gradient_norms"] = {name: 0.0 if p.grad is None else p.grad.norm().item()
+                                for name, p in model.named_parameters()}
     with open(report, "w", encoding="utf-8") as file:
-        json.dump({"seconds": seconds, "loss": loss, "gradient_norms": norms}, file)
+        json.dump(result, file)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ class Alone : public Group {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
+  int local_rank() const override { return 0; }
   int local_size() const override { return 1; }
   std::string description() const override { return "one process"; }
   void sum(std::vector<double>& /*values*/) override {}

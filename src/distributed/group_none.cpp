@@ -2,7 +2,7 @@
 #include "perceiver/base/str.h"
 #include "perceiver/distributed/launch.h"
 
-// Stands in for gloo_group.cpp in a build without Gloo's headers.
+// Stands in for c10d_group.cpp in a build without Gloo's headers.
 
 namespace perceiver::distributed {
 

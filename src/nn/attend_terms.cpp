@@ -5,8 +5,10 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_strided.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -401,6 +403,18 @@ AttendPath resolve(AttendPath path, const at::Tensor& q) {
   return path == AttendPath::kBest && !(plain && q.is_cpu()) ? AttendPath::kTiles : path;
 }
 
+/// Whether LibTorch has a kernel that makes no matrix of scores for these terms.
+bool has_fused_kernel(const AttendTerms& terms) {
+  constexpr int64_t kByMatrices = 0;  // sdp::SDPBackend::math
+  const GridTerms& grid = terms.grid;
+  if (terms.q.is_cpu() || terms.key_mask.defined() || terms.key_bias.defined() ||
+      grid.scale.defined() || !grid.tables.empty()) {
+    return false;
+  }
+  return at::_fused_sdp_choice(terms.q, terms.k, terms.v, {}, /*dropout_p=*/0,
+                               /*is_causal=*/false, terms.scale) != kByMatrices;
+}
+
 }  // namespace
 
 AttendExtents attend_extents(const AttendTerms& terms) {
@@ -451,6 +465,15 @@ Attended attend_terms_by(const AttendTerms& terms, AttendPath path, int64_t tile
 
 Attended attend_terms(const AttendTerms& terms) {
   return attend_terms_by(terms, AttendPath::kBest);
+}
+
+at::Tensor attended_values(const AttendTerms& terms) {
+  check(terms);
+  if (!has_fused_kernel(terms)) {
+    return attend_terms(terms).out;
+  }
+  return at::scaled_dot_product_attention(terms.q, terms.k, terms.v, {}, /*dropout_p=*/0,
+                                          /*is_causal=*/false, terms.scale);
 }
 
 }  // namespace perceiver::nn

@@ -27,8 +27,9 @@ namespace {
 using kernels::GridSide;
 
 constexpr int64_t kCpuTileBytes = int64_t{8} << 20;
-constexpr int64_t kOtherTileBytes = int64_t{64} << 20;
-constexpr int64_t kKeysPerTile = 2048;
+constexpr int64_t kOtherTileBytes = int64_t{128} << 20;  // a GPU wants few calls on much data
+constexpr int64_t kKeysPerTile = 2048;                   // on the CPU
+constexpr int64_t kRowsPerTile = 2048;                   // elsewhere
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Tokens [begin, begin + length): whole lines of the grid's last axis or a part of one line.
@@ -84,7 +85,10 @@ class Tiles {
     }
     const int64_t element = accumulator_type(terms.q) == at::kDouble ? 8 : 4;
     const int64_t budget = std::max<int64_t>(1, tile_bytes / (element * x_.batch * x_.heads));
-    const int64_t width = std::clamp<int64_t>(x_.keys, 1, std::min(kKeysPerTile, budget));
+    const int64_t most_keys =
+        terms.q.is_cpu() ? std::min(kKeysPerTile, budget)
+                         : std::max<int64_t>(budget / std::min(x_.queries, kRowsPerTile), 1);
+    const int64_t width = std::clamp<int64_t>(x_.keys, 1, most_keys);
     rows = cut(x_.queries, GridSide::kQueries, std::max<int64_t>(1, budget / width));
     keys = cut(x_.keys, GridSide::kKeys, width);
   }

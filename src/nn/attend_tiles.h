@@ -15,7 +15,7 @@ enum class AttendPath {
 };
 
 /// attend_terms() by a path of the caller's choice.
-/// @param tile_bytes  scores made at a time in kTiles; 0 = 8 MiB on the CPU, 64 MiB elsewhere
+/// @param tile_bytes  scores made at a time in kTiles; 0 = 8 MiB on the CPU, 128 MiB elsewhere
 Attended attend_terms_by(const AttendTerms& terms, AttendPath path, int64_t tile_bytes = 0);
 
 /// Common extents of the parts of an attention.

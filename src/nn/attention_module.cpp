@@ -192,7 +192,7 @@ at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training
   terms.v = split_heads(made[2], heads);
   terms.scale = 1 / std::sqrt(static_cast<double>(terms.q.size(-1)));
   made.clear();
-  const at::Tensor attended = attend_terms(terms).out;
+  const at::Tensor attended = attended_values(terms);
   terms = {};
   const at::Tensor x = joined_linear(attended, linear_weights(parameters_, prefix_, "output"),
                                      shape_.use_query_residual ? latents : at::Tensor());

@@ -1,14 +1,15 @@
 #include "nn/conv_stem.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/batch_norm.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/max_pool2d.h>
+#include <ATen/ops/pow.h>
 #include <ATen/ops/relu.h>
 
 #include "perceiver/base/str.h"
@@ -40,10 +41,12 @@ at::Tensor pad_same(const at::Tensor& x, int64_t kernel, double value) {
 /// DeepMind's running averages: Adam-style zero-debiased, biased variance. The stored value is the
 /// debiased average, so with the step count the biased accumulator is recovered exactly:
 /// hidden = average * (1 - decay^count).
-void update_average(at::Tensor average, const at::Tensor& batch_value, double count) {
-  const double before = 1 - std::pow(kBatchNormDecay, count);
-  const double after = 1 - std::pow(kBatchNormDecay, count + 1);
-  average.mul_(before * kBatchNormDecay / after).add_(batch_value, (1 - kBatchNormDecay) / after);
+/// @param count  batches so far, on the values' device: a GPU need not wait for the host to read it
+void update_average(at::Tensor average, const at::Tensor& batch_value, const at::Tensor& count) {
+  const at::Tensor left = at::pow(kBatchNormDecay, count.to(at::kDouble));
+  const at::Tensor after = 1 - left * kBatchNormDecay;
+  average.mul_((1 - left) * kBatchNormDecay / after)
+      .add_(batch_value * ((1 - kBatchNormDecay) / after));
 }
 
 at::Tensor batch_norm(const StemContext& context, const std::string& prefix, const at::Tensor& x) {
@@ -56,9 +59,8 @@ at::Tensor batch_norm(const StemContext& context, const std::string& prefix, con
   if (context.training && debiased) {
     const at::NoGradGuard no_grad;
     const at::Tensor values = x.detach();
-    const double steps = static_cast<double>(count.item<int64_t>());
-    update_average(mean, values.mean({0, 2, 3}), steps);
-    update_average(variance, values.var({0, 2, 3}, /*unbiased=*/false), steps);
+    update_average(mean, values.mean({0, 2, 3}), count);
+    update_average(variance, values.var({0, 2, 3}, /*unbiased=*/false), count);
   }
   if (context.training) {
     count.add_(1);

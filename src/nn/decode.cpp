@@ -20,8 +20,10 @@ namespace {
 
 /// Bytes of the widest decoder intermediate at a time when the caller leaves the block size to us.
 constexpr int64_t kDecodeBlockBytes = int64_t{64} << 20;
-/// The same where rows are made again in the backward pass: so small that they stay in the cache.
-constexpr int64_t kRecomputeBlockBytes = int64_t{4} << 20;
+/// The same where rows are made again in the backward pass: on the CPU so small that they stay in
+/// the cache; a GPU wants few calls on much data.
+constexpr int64_t kCpuRecomputeBytes = int64_t{4} << 20;
+constexpr int64_t kOtherRecomputeBytes = int64_t{64} << 20;
 
 /// The latents as keys and values, by the plan of the decoder's attention.
 struct DecoderKeys {
@@ -34,7 +36,6 @@ struct DecodeParts {
   const StemContext& context;
   const AttentionModule& module;
   const DecoderKeys& latents;
-  GridTablesCache& grids;
   TensorTrace* trace;
   std::vector<at::Tensor> queries, rows, maps;  ///< only when traced
 };
@@ -49,7 +50,7 @@ class OutputAttention {
       return;
     }
     if (parts.latents.plan == Plan::kFactored) {
-      factored_ = queries.factored(parts.grids);
+      factored_ = queries.factored();
     }
     keys_ = absorbed_keys(latents.keys, factored_.value_or(AbsorbedRows{}));
   }
@@ -184,7 +185,9 @@ at::Tensor decode_output(DecodeParts& parts, const OutputSpec& output, const Que
                          int64_t batch, const TensorRequest& request) {
   const StemContext& context = parts.context;
   const bool grad = at::GradMode::is_enabled();
-  const int64_t small = rows_in(kRecomputeBlockBytes, context.shape, batch);
+  const bool on_cpu = context.options.device().is_cpu();
+  const int64_t small =
+      rows_in(on_cpu ? kCpuRecomputeBytes : kOtherRecomputeBytes, context.shape, batch);
   if (grad && request.rows_per_block == 0 && queries.count() > 2 * small &&
       parts.trace == nullptr && !(context.training && context.spec.compatibility.dropout > 0)) {
     const at::Tensor rows = decode_recomputing(parts, output, queries, small);
@@ -227,8 +230,8 @@ void check_request(const ModelSpec& spec, const TensorRequest& request) {
 TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens,
                         const TensorRequest& request, TensorTrace* trace) {
   check_request(spec_, request);
-  const StemContext context{spec_,     shape_,          parameters_,
-                            training_, options_.tables, tensor_options(options_)};
+  const StemContext context{
+      spec_, shape_, parameters_, training_, options_.tables, tensor_options(options_), *grids_};
   TensorMap outputs;
   decode_plans_.clear();
   if (spec_.decoder.kind == DecoderKind::kProjection) {
@@ -262,7 +265,7 @@ TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens,
   } else {
     keys.absorbed = module.absorbed_inputs(latents);
   }
-  DecodeParts parts{context, module, keys, *grids_, trace, {}, {}, {}};
+  DecodeParts parts{context, module, keys, trace, {}, {}, {}};
   for (const auto& [output, queries] : asked) {
     const at::Tensor decoded = decode_output(parts, *output, queries, latents.size(0), request);
     outputs[output->name] = shape_output(context, *output, queries, decoded);

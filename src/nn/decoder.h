@@ -32,7 +32,7 @@ class QueryRows {
   at::Tensor mask(int64_t begin, int64_t end) const;
   /// All rows as content, separable positions and constant channels; nothing when they are not
   /// made of these or are not neighbours on their grid.
-  std::optional<AbsorbedRows> factored(GridTablesCache& cache) const;
+  std::optional<AbsorbedRows> factored() const;
 
  private:
   void find_rows(const TokenArray& tokens, const TensorRequest& request);
@@ -40,10 +40,13 @@ class QueryRows {
   at::Tensor callers_rows(const TensorRequest& request) const;
   /// Grid index of the first row when every row follows the one before it, else -1.
   int64_t first_of_run() const;
-  std::vector<int64_t> indices(int64_t begin, int64_t end) const;
+  /// Grid indices of asked rows, on the model's device: [end - begin].
+  at::Tensor indices(int64_t begin, int64_t end) const;
   /// Rows of a [n, w] or [B, n, w] tensor at `indices`.
   at::Tensor select_rows(const at::Tensor& rows, int64_t begin, int64_t end) const;
   at::Tensor positions(int64_t begin, int64_t end) const;
+  /// Of the positions' tables among those that are kept.
+  std::string grid_name() const;
   /// Rows that are an input's dense tokens; of asked points those alone are made.
   at::Tensor input_rows(int64_t begin, int64_t end) const;
 
@@ -54,6 +57,7 @@ class QueryRows {
   bool whole_ = true;
   std::vector<int64_t> grid_;
   std::vector<int64_t> points_;  ///< when not whole
+  at::Tensor device_points_;     ///< the same, brought over once
   /// Learned table, input rows, caller's queries or coordinates; the dense rows of a whole input
   /// are made of `tokens_` when first asked for.
   mutable at::Tensor source_;

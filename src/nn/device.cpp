@@ -1,6 +1,7 @@
 #include "perceiver/nn/device.h"
 
 #include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
@@ -8,18 +9,33 @@
 
 namespace perceiver::nn {
 
-at::Device parse_device(const std::string& name) {
+at::Device parse_device(const std::string& name, int local_rank) {
+  at::Device device = at::kCPU;
   try {
-    at::Device device(name);
-    if (device.is_cuda() && !at::hasCUDA()) {
-      throw Error(ErrorCode::kArgument, cat("device ", printable(name),
-                                            " was asked for, but no CUDA GPU can be used here"));
-    }
-    return device;
+    device = at::Device(name);
   } catch (const c10::Error&) {
+    device = at::kMeta;
+  }
+  if (!device.is_cpu() && !device.is_cuda()) {
     throw Error(ErrorCode::kArgument,
                 cat("unknown device ", printable(name), ": cpu, cuda or cuda:N"));
   }
+  if (device.is_cpu()) {
+    return device;
+  }
+  if (!at::hasCUDA()) {
+    throw Error(ErrorCode::kArgument, cat("device ", printable(name),
+                                          " was asked for, but no CUDA GPU can be used here"));
+  }
+  const int gpu = device.has_index() ? device.index() : local_rank;
+  const int count = at::detail::getCUDAHooks().getNumGPUs();
+  if (gpu >= count) {
+    throw Error(ErrorCode::kArgument,
+                cat("device ", printable(name), device.has_index() ? "" : " of this process is ",
+                    device.has_index() ? "" : cat("cuda:", gpu), " was asked for, but there ",
+                    count == 1 ? "is 1 GPU" : cat("are ", count, " GPUs")));
+  }
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu)};
 }
 
 bool has_native_bfloat16(const at::Device& device) {

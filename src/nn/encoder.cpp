@@ -112,7 +112,7 @@ class EncoderInputs {
                                 grids_.get(cat("inputs.", segment.modality), *segment.separable,
                                            tensor_options(options_)),
                                 segment.begin, eps)
-                : normalised_rows(dense_tokens(segment), eps));
+                : normalised_rows(dense_tokens(segment, grids_), eps));
       }
     }
     return factored_;

@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/linear.h>
@@ -118,6 +119,27 @@ std::vector<at::Tensor> norm_linears_forward(const at::Tensor& x, const at::Tens
   for (size_t i = 0; i < linears.size(); i += 2) {
     results.push_back(
         at::linear(normed, linears[i], linears[i + 1]).view(with_width(x, linears[i].size(0))));
+  }
+  return results;
+}
+
+/// The same as one product: on a GPU the few rows of latents leave most of it idle in each of
+/// several, which costs more than putting the weights side by side.
+std::vector<at::Tensor> norm_linears_at_once(const at::Tensor& x, const NormWeights& norm,
+                                             const std::vector<LinearWeights>& linears) {
+  std::vector<at::Tensor> weights, biases;
+  for (const LinearWeights& linear : linears) {
+    weights.push_back(linear.weight);
+    biases.push_back(linear.bias);
+  }
+  const at::Tensor normed = normalise(flat(x), norm.weight, norm.bias, norm.eps).x;
+  const at::Tensor all = at::linear(normed, at::cat(weights), at::cat(biases));
+  std::vector<at::Tensor> results;
+  int64_t begin = 0;
+  for (const LinearWeights& linear : linears) {
+    const int64_t width = linear.weight.size(0);
+    results.push_back(all.narrow(1, begin, width).view(with_width(x, width)));
+    begin += width;
   }
   return results;
 }
@@ -266,6 +288,9 @@ std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& nor
   for (const LinearWeights& linear : linears) {
     weights.push_back(linear.weight);
     weights.push_back(linear.bias);
+  }
+  if (!at::GradMode::is_enabled() && !x.is_cpu()) {
+    return norm_linears_at_once(x, norm, linears);
   }
   if (!at::GradMode::is_enabled()) {
     return norm_linears_forward(x, norm.weight, norm.bias, norm.eps, weights);

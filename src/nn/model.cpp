@@ -49,8 +49,9 @@ TokenArray Model::preprocess(const TensorInputs& inputs) {
   for (const auto& [name, unused] : inputs.arrays) {
     spec_.input(name);  // throws on a name the model does not read
   }
-  const StemContext context{
-      spec_, shape_, parameters_, training_, options_.tables, tensor_options(options_), merger_};
+  const StemContext context{spec_,     shape_,          parameters_,
+                            training_, options_.tables, tensor_options(options_),
+                            *grids_,   merger_};
   TokenArray tokens;
   for (const TokenShape& input : shape_.inputs) {
     tokens.segments.push_back(make_segment(context, input, inputs));
@@ -67,7 +68,7 @@ TokenArray Model::preprocess(const TensorInputs& inputs) {
 at::Tensor Model::dense(const TokenArray& tokens) const {
   std::vector<at::Tensor> parts;
   for (const TokenSegment& segment : tokens.segments) {
-    parts.push_back(dense_tokens(segment));
+    parts.push_back(dense_tokens(segment, *grids_));
   }
   return parts.size() == 1 ? parts[0] : at::cat(parts, 1);
 }

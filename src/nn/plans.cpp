@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/argsort.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
@@ -23,20 +24,33 @@
 namespace perceiver::nn {
 namespace {
 
-/// Place in the model's order ([x_0 .. | sin_0 | sin_1 .. | cos_0 | cos_1 ..]) of every channel of
-/// the axes' tables ([x | sin | cos] each).
-std::vector<int64_t> channel_order(const tokens::SeparablePositions& positions) {
-  const int64_t axes = static_cast<int64_t>(positions.axes.size());
-  const int64_t coordinates = positions.concat_pos ? 1 : 0;
-  std::vector<int64_t> order;
-  for (int64_t axis = 0; axis < axes; ++axis) {
-    if (positions.concat_pos) {
-      order.push_back(axis);
+constexpr size_t kMostGrids = 64;
+
+/// The axes' tables are [x | sin | cos] each, the model's order is
+/// [x_0 .. | sin_0 | sin_1 .. | cos_0 | cos_1 ..].
+std::vector<GridTables::ChannelRun> channel_runs(const tokens::SeparablePositions& positions) {
+  std::vector<GridTables::ChannelRun> runs;
+  const auto add = [&](int64_t begin, int64_t length) {
+    for (size_t axis = 0; length > 0 && axis < positions.axes.size(); ++axis) {
+      runs.push_back({axis, begin, length});
     }
-    for (int64_t wave = 0; wave < (positions.sine_only ? 1 : 2); ++wave) {
-      for (int64_t band = 0; band < positions.num_bands; ++band) {
-        order.push_back(axes * coordinates + (wave * axes + axis) * positions.num_bands + band);
-      }
+  };
+  const int64_t coordinates = positions.concat_pos ? 1 : 0;
+  add(0, coordinates);
+  for (int64_t wave = 0; wave < (positions.sine_only ? 1 : 2); ++wave) {
+    add(coordinates + wave * positions.num_bands, positions.num_bands);
+  }
+  return runs;
+}
+
+/// Place in the model's order of every channel of the axes' tables, these side by side.
+std::vector<int64_t> channel_order(const std::vector<GridTables::ChannelRun>& runs, int64_t width,
+                                   size_t axes) {
+  std::vector<int64_t> order(static_cast<size_t>(width) * axes);
+  int64_t place = 0;
+  for (const GridTables::ChannelRun& run : runs) {
+    for (int64_t channel = run.begin; channel < run.begin + run.length; ++channel) {
+      order[run.axis * static_cast<size_t>(width) + static_cast<size_t>(channel)] = place++;
     }
   }
   return order;
@@ -67,7 +81,9 @@ std::shared_ptr<const GridTables> make_tables(const tokens::SeparablePositions& 
   }
   tables->mean = mean.flatten().to(options);
   tables->variance = (square - mean.pow(2)).flatten().clamp_min(0).to(options);
-  const at::Tensor order = at::tensor(channel_order(positions), at::kLong);
+  tables->runs = channel_runs(positions);
+  const at::Tensor order = at::tensor(
+      channel_order(tables->runs, tables->axes[0].size(1), tables->axes.size()), at::kLong);
   tables->order = order.to(options.device());
   tables->inverse = at::argsort(order).to(options.device());
   return tables;
@@ -167,12 +183,34 @@ Share statistics(const at::Tensor& x) {
 std::shared_ptr<const GridTables> GridTablesCache::get(const std::string& name,
                                                        const tokens::SeparablePositions& positions,
                                                        const at::TensorOptions& options) {
-  std::shared_ptr<const GridTables>& tables =
-      tables_[cat(name, " ", shape_string(positions.index_dims))];
+  const std::string key = cat(name, " ", shape_string(positions.index_dims));
+  if (tables_.size() >= kMostGrids && tables_.find(key) == tables_.end()) {
+    tables_.clear();  // of texts or pictures of ever other extents
+  }
+  std::shared_ptr<const GridTables>& tables = tables_[key];
   if (tables == nullptr) {
     tables = make_tables(positions, options);
   }
   return tables;
+}
+
+at::Tensor grid_rows(const GridTables& grid, const at::Tensor& tokens) {
+  std::vector<at::Tensor> of_axes(grid.axes.size());
+  at::Tensor rest = tokens;
+  for (size_t axis = grid.axes.size(); axis-- > 0;) {
+    of_axes[axis] = at::index_select(grid.axes[axis], 0, rest.remainder(grid.extents[axis]));
+    rest = rest.div(grid.extents[axis], "floor");
+  }
+  std::vector<at::Tensor> channels;
+  for (const GridTables::ChannelRun& run : grid.runs) {
+    channels.push_back(of_axes[run.axis].narrow(1, run.begin, run.length));
+  }
+  return at::cat(channels, 1);
+}
+
+at::Tensor grid_rows(const GridTables& grid, int64_t begin, int64_t count) {
+  return grid_rows(grid,
+                   at::arange(begin, begin + count, grid.axes.at(0).options().dtype(at::kLong)));
 }
 
 bool is_factorable(const TokenSegment& segment) {

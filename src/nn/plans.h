@@ -20,14 +20,27 @@ namespace perceiver::nn {
 
 /// The position features of a grid, axis by axis, and what LayerNorm needs of them.
 struct GridTables {
+  /// Channels [begin, begin + length) of one axis' table, side by side in the model's order too.
+  struct ChannelRun {
+    size_t axis;
+    int64_t begin, length;
+  };
   std::vector<int64_t> extents;
   std::vector<at::Tensor> axes;  ///< [extent_x, P], the same P for all
+  std::vector<ChannelRun> runs;  ///< all channels in the model's order
   at::Tensor order;              ///< [axes * P] the model's channel of each axis channel
   at::Tensor inverse;            ///< its inverse
   at::Tensor mean, variance;     ///< [tokens] of a token's axes * P features
 };
 
-/// Tables on the model's device, made once per grid and kept.
+/// Features of tokens of the grid, made where the tables lie: nothing comes from the host.
+/// @param tokens  [n] their grid indices, on the tables' device
+/// @return        [n, axes * P] in the model's order
+at::Tensor grid_rows(const GridTables& grid, const at::Tensor& tokens);
+/// Of tokens begin .. begin + count - 1.
+at::Tensor grid_rows(const GridTables& grid, int64_t begin, int64_t count);
+
+/// Tables on the model's device, made once per grid and kept while there are few.
 class GridTablesCache {
  public:
   /// @param name  of input or output: grids of one name and extents are the same

@@ -1,14 +1,11 @@
-#include <numeric>
-
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/tensor.h>
 
 #include "nn/decoder.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "perceiver/nn/tensor.h"
 
 namespace perceiver::nn {
 namespace {
@@ -116,6 +113,8 @@ void QueryRows::find_rows(const TokenArray& tokens, const TensorRequest& request
       }
     }
     count_ = static_cast<int64_t>(points_.size());
+    device_points_ =
+        at::tensor(points_, at::TensorOptions().dtype(at::kLong)).to(context_.options.device());
   } else if (follows_text(context_.spec, output_) && !tokens.segments.empty()) {
     count_ = find_segment(tokens, output_).tokens;
     grid_ = {count_};
@@ -126,27 +125,20 @@ void QueryRows::find_rows(const TokenArray& tokens, const TensorRequest& request
   }
 }
 
-std::vector<int64_t> QueryRows::indices(int64_t begin, int64_t end) const {
-  if (!whole_) {
-    return {points_.begin() + begin, points_.begin() + end};
-  }
-  std::vector<int64_t> range(static_cast<size_t>(end - begin));
-  std::iota(range.begin(), range.end(), begin);
-  return range;
+at::Tensor QueryRows::indices(int64_t begin, int64_t end) const {
+  return whole_ ? at::arange(begin, end, context_.options.dtype(at::kLong))
+                : device_points_.narrow(0, begin, end - begin);
 }
 
 at::Tensor QueryRows::select_rows(const at::Tensor& rows, int64_t begin, int64_t end) const {
   const int64_t dim = rows.dim() - 2;
-  if (whole_) {
-    return rows.narrow(dim, begin, end - begin);
-  }
-  const std::vector<int64_t> wanted = indices(begin, end);
-  return at::index_select(
-      rows, dim, at::tensor(wanted, at::TensorOptions().dtype(at::kLong)).to(rows.device()));
+  return whole_ ? rows.narrow(dim, begin, end - begin)
+                : at::index_select(rows, dim, indices(begin, end));
 }
 
 at::Tensor QueryRows::positions(int64_t begin, int64_t end) const {
-  const at::Tensor table = to_tensor(fourier_->rows(indices(begin, end))).to(context_.options);
+  const auto grid = context_.grids.get(grid_name(), *fourier_, context_.options);
+  const at::Tensor table = grid_rows(*grid, indices(begin, end));
   return position_linears(context_.parameters, cat("outputs.", output_.name, ".query"),
                           output_.position, table);
 }
@@ -163,18 +155,22 @@ int64_t QueryRows::first_of_run() const {
   return points_.empty() ? -1 : points_[0];
 }
 
-std::optional<AbsorbedRows> QueryRows::factored(GridTablesCache& cache) const {
+std::string QueryRows::grid_name() const {
+  if (tokens_) {
+    return cat("inputs.", output_.of_input);
+  }
+  const bool inclusive = whole_ && output_.whole_grid == AxisGrid::kInclusive;
+  return cat("outputs.", output_.name, inclusive ? ".inclusive" : ".half_open");
+}
+
+std::optional<AbsorbedRows> QueryRows::factored() const {
   TokenSegment segment;
-  std::string name;
   if (tokens_ && is_factorable(*tokens_) && !content_.defined()) {
     segment = *tokens_;
-    name = cat("inputs.", output_.of_input);
   } else if (fourier_ && output_.position.num_extra_linears == 0 &&
              output_.position.project_channels == 0) {
     segment.content = content_;
     segment.separable = fourier_;
-    const bool inclusive = whole_ && output_.whole_grid == AxisGrid::kInclusive;
-    name = cat("outputs.", output_.name, inclusive ? ".inclusive" : ".half_open");
   }
   const int64_t first = first_of_run();
   if (first < 0 || !segment.separable || !is_factorable(segment)) {
@@ -189,14 +185,15 @@ std::optional<AbsorbedRows> QueryRows::factored(GridTablesCache& cache) const {
     segment.constant =
         segment.constant.defined() ? at::cat({segment.constant, padding}, 1) : padding;
   }
-  return factored_rows(segment, cache.get(name, *segment.separable, context_.options), first,
+  return factored_rows(segment,
+                       context_.grids.get(grid_name(), *segment.separable, context_.options), first,
                        context_.spec.compatibility.layer_norm_eps);
 }
 
 at::Tensor QueryRows::input_rows(int64_t begin, int64_t end) const {
   if (whole_) {
     if (!source_.defined()) {
-      source_ = dense_tokens(*tokens_);
+      source_ = dense_tokens(*tokens_, context_.grids);
     }
     return select_rows(source_, begin, end);
   }
@@ -208,16 +205,13 @@ at::Tensor QueryRows::input_rows(int64_t begin, int64_t end) const {
   if (asked.positions.defined()) {
     asked.positions = select_rows(asked.positions, begin, end);
   } else if (asked.separable) {
-    std::vector<int64_t> on_grid = indices(begin, end);
-    for (int64_t& index : on_grid) {
-      index += asked.begin;
-    }
-    asked.positions = to_tensor(asked.separable->rows(on_grid)).to(context_.options);
+    const auto grid = context_.grids.get(grid_name(), *asked.separable, context_.options);
+    asked.positions = grid_rows(*grid, indices(begin, end).add(asked.begin));
   }
   if (asked.replaced.defined()) {
     asked.replaced = select_rows(asked.replaced.unsqueeze(-1), begin, end).squeeze(-1);
   }
-  return dense_tokens(asked);
+  return dense_tokens(asked, context_.grids);
 }
 
 at::Tensor QueryRows::block(int64_t begin, int64_t end) const {
@@ -228,6 +222,7 @@ at::Tensor QueryRows::block(int64_t begin, int64_t end) const {
     rows = rows.unsqueeze(0).expand({batch_, -1, -1});
   }
   std::vector<at::Tensor> parts;
+  parts.reserve(3);  // GCC 12 warns of a growing vector here
   if (content_.defined()) {
     parts.push_back(select_rows(content_, begin, end));
   }

@@ -1,7 +1,6 @@
 #include "nn/stems.h"
 
 #include <numbers>
-#include <numeric>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bernoulli.h>
@@ -13,6 +12,7 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/sin.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/upsample_bicubic2d.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
@@ -20,7 +20,6 @@
 #include "nn/conv_stem.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
-#include "perceiver/nn/tensor.h"
 
 namespace perceiver::nn {
 namespace {
@@ -111,13 +110,10 @@ at::Tensor resized_table(const InputSpec& input, const at::Tensor& table,
 }
 
 /// Position features of a segment's tokens: [M_m, P].
-at::Tensor grid_rows(const tokens::SeparablePositions& grid, const TokenSegment& segment) {
-  if (segment.tokens == element_count(grid.index_dims)) {
-    return to_tensor(grid.dense());
-  }
-  std::vector<int64_t> indices(static_cast<size_t>(segment.tokens));
-  std::iota(indices.begin(), indices.end(), segment.begin);
-  return to_tensor(grid.rows(indices));
+at::Tensor position_rows(GridTablesCache& grids, const std::string& input,
+                         const tokens::SeparablePositions& positions, const TokenSegment& segment) {
+  const auto grid = grids.get(cat("inputs.", input), positions, segment.content.options());
+  return grid_rows(*grid, segment.begin, segment.tokens);
 }
 
 void add_grid_positions(const StemContext& context, const InputSpec& input,
@@ -137,29 +133,31 @@ void add_grid_positions(const StemContext& context, const InputSpec& input,
       segment.separable = std::move(grid);  // dense rows only where a plan reads them
     } else {
       segment.positions = position_linears(context.parameters, prefix, position,
-                                           grid_rows(grid, segment).to(context.options));
+                                           position_rows(context.grids, input.name, grid, segment));
     }
   }
 }
 
 TokenSegment text_segment(const StemContext& context, const InputSpec& input,
                           const at::Tensor& ids) {
+  // looked at where they were given: mostly on the host
   if (ids.dim() != 2 || ids.size(1) < 1 || ids.size(1) > input.index_dims[0]) {
     wrong_shape(input, cat("token ids [B, T] with 1 <= T <= ", input.index_dims[0]), ids);
   }
   if (ids.is_floating_point()) {
     throw Error(ErrorCode::kShape, cat("[input ", input.name, "] token ids must be integers"));
   }
-  const at::Tensor long_ids = ids.to(at::kLong);
-  if (long_ids.numel() > 0) {
-    const int64_t smallest = long_ids.min().item<int64_t>();
-    const int64_t largest = long_ids.max().item<int64_t>();
+  if (ids.numel() > 0) {
+    const at::Tensor range = at::stack({ids.min(), ids.max()}).to(at::kCPU, at::kLong);
+    const int64_t smallest = range[0].item<int64_t>();
+    const int64_t largest = range[1].item<int64_t>();
     if (smallest < 0 || largest >= input.vocab_size) {
       throw Error(ErrorCode::kArgument,
                   cat("[input ", input.name, "] token id ", smallest < 0 ? smallest : largest,
                       " is outside the vocabulary of ", input.vocab_size));
     }
   }
+  const at::Tensor long_ids = ids.to(context.options.device(), at::kLong);
   TokenSegment segment;
   segment.tokens = ids.size(1);
   segment.index_dims = {segment.tokens};
@@ -294,7 +292,8 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
   if (found == inputs.arrays.end()) {
     throw Error(ErrorCode::kArgument, cat("[input ", input.name, "] is missing"));
   }
-  const at::Tensor raw = found->second.to(context.options.device());
+  const bool text = input.kind == InputKind::kText;
+  const at::Tensor raw = text ? found->second : found->second.to(context.options.device());
   TokenSegment segment;
   switch (input.kind) {
     case InputKind::kText:
@@ -331,10 +330,10 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
   return segment;
 }
 
-at::Tensor positioned(const TokenSegment& segment) {
+at::Tensor positioned(const TokenSegment& segment, GridTablesCache& grids) {
   at::Tensor positions = segment.positions;
   if (segment.separable && !positions.defined()) {
-    positions = grid_rows(*segment.separable, segment).to(segment.content.options());
+    positions = position_rows(grids, segment.modality, *segment.separable, segment);
   }
   if (!positions.defined()) {
     return segment.content;
@@ -351,8 +350,8 @@ at::Tensor positioned(const TokenSegment& segment) {
   return at::cat({segment.content, positions}, 2);
 }
 
-at::Tensor dense_tokens(const TokenSegment& segment) {
-  at::Tensor tokens = positioned(segment);
+at::Tensor dense_tokens(const TokenSegment& segment, GridTablesCache& grids) {
+  at::Tensor tokens = positioned(segment, grids);
   if (segment.constant.defined()) {
     const at::Tensor padding =
         segment.constant.unsqueeze(0).expand({tokens.size(0), tokens.size(1), -1});

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "nn/plans.h"
 #include "perceiver/nn/merger.h"
 #include "perceiver/nn/model.h"
 
@@ -19,6 +20,7 @@ struct StemContext {
   bool training;
   DType tables;  ///< precision Fourier tables are computed in
   at::TensorOptions options;
+  GridTablesCache& grids;
   Merger* merger = nullptr;  ///< others read the rest of the input
 };
 
@@ -35,11 +37,11 @@ TokenSegment make_segment(const StemContext& context, const TokenShape& tokens,
 
 /// [B, M_m, content + position], without padding; the "inputs with position" of one modality.
 /// Separable positions are made dense here.
-at::Tensor positioned(const TokenSegment& segment);
+at::Tensor positioned(const TokenSegment& segment, GridTablesCache& grids);
 
 /// [B, M_m, content + position + padding], mask tokens in place: what the encoder reads of a
 /// modality.
-at::Tensor dense_tokens(const TokenSegment& segment);
+at::Tensor dense_tokens(const TokenSegment& segment, GridTablesCache& grids);
 
 /// Space-to-depth over any number of axes, channels ordered (d0, d1, ..., c), c fastest.
 at::Tensor space_to_depth(const at::Tensor& grid, const std::vector<int64_t>& block);

@@ -114,14 +114,19 @@ void GradientSums::start_rest() {
 
 void GradientSums::finish() {
   const c10::AutoGradMode no_gradients(false);
+  std::vector<at::Tensor> marks;  // all of a bucket's at once: a GPU is asked once, not per tensor
   for (Bucket& bucket : buckets_) {
     bucket.sum->wait();
     bucket.sum.reset();
+    const int64_t first = bucket.values.numel() - static_cast<int64_t>(bucket.places);
+    marks.push_back(bucket.values.slice(0, first).to(at::kCPU, at::kDouble));
   }
   for (const Place& place : places_) {
     const at::Tensor& parameter = parameters_.entries()[place.entry].tensor;
     const at::Tensor& values = buckets_[place.bucket].values;
-    if (values.select(0, place.mark).item<double>() > 0) {
+    const at::Tensor& of_bucket = marks[place.bucket];
+    const int64_t mark = place.mark - (values.numel() - of_bucket.numel());
+    if (of_bucket.const_data_ptr<double>()[mark] > 0) {
       // a view: nobody reads the bucket again before the gradients are cleared
       parameter.mutable_grad() =
           values.narrow(0, place.offset, parameter.numel()).view_as(parameter);

@@ -2,6 +2,11 @@
 
 #include <cmath>
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
@@ -15,10 +20,6 @@ namespace {
 constexpr const char* kFirst = "first.";
 constexpr const char* kSecond = "second.";
 constexpr const char* kSteps = "steps";
-
-double norm(const at::Tensor& tensor) {
-  return tensor.norm().item<double>();
-}
 
 void load(at::Tensor& into, const ArrayMap& state, const std::string& name,
           const std::string& where) {
@@ -43,14 +44,14 @@ bool is_decayed(const std::string& name) {
 
 double clip_gradients(nn::Parameters& parameters, double max_norm) {
   const c10::AutoGradMode no_gradients(false);
-  double squares = 0;
+  std::vector<at::Tensor> norms;
   for (const auto& entry : parameters.entries()) {
     if (entry.tensor.grad().defined()) {
-      const double part = norm(entry.tensor.grad());
-      squares += part * part;
+      norms.push_back(entry.tensor.grad().norm());
     }
   }
-  const double total = std::sqrt(squares);
+  // read all at once: a GPU is waited for once, not for every tensor
+  const double total = norms.empty() ? 0 : at::stack(norms).to(at::kDouble).norm().item<double>();
   if (max_norm > 0 && total > max_norm) {
     for (auto& entry : parameters.entries()) {
       if (entry.tensor.grad().defined()) {
@@ -82,10 +83,39 @@ Optimiser::Optimiser(const OptimiserSpec& spec, nn::Parameters& parameters)
 void Optimiser::step(double learning_rate) {
   const c10::AutoGradMode no_gradients(false);
   ++steps_;
+  if (spec_.kind == OptimiserKind::kAdamW) {
+    step_adamw(learning_rate);
+    return;
+  }
   for (Slot& slot : slots_) {
     if (parameters_.entries()[slot.entry].tensor.grad().defined()) {
-      update(slot, learning_rate);
+      spec_.kind == OptimiserKind::kSgd ? update_sgd(slot, learning_rate)
+                                        : update_lamb(slot, learning_rate);
     }
+  }
+}
+
+// LibTorch's own: one pass over all tensors instead of several over each.
+void Optimiser::step_adamw(double learning_rate) {
+  for (const bool decayed : {false, true}) {
+    std::vector<at::Tensor> parameters, gradients, first, second;
+    for (const Slot& slot : slots_) {
+      const at::Tensor& parameter = parameters_.entries()[slot.entry].tensor;
+      if (slot.decayed == decayed && parameter.grad().defined()) {
+        parameters.push_back(parameter);
+        gradients.push_back(parameter.grad().contiguous());
+        first.push_back(slot.first);
+        second.push_back(slot.second);
+      }
+    }
+    if (parameters.empty()) {
+      continue;
+    }
+    const at::Tensor count = at::full({}, steps_, parameters[0].options().dtype(at::kFloat));
+    at::_fused_adamw_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{},
+                      std::vector<at::Tensor>(parameters.size(), count), learning_rate, spec_.beta1,
+                      spec_.beta2, decayed ? spec_.weight_decay : 0, spec_.epsilon,
+                      /*amsgrad=*/false, /*maximize=*/false);
   }
 }
 
@@ -100,11 +130,7 @@ void Optimiser::update_sgd(Slot& slot, double learning_rate) {
                  -learning_rate);
 }
 
-void Optimiser::update(Slot& slot, double learning_rate) {
-  if (spec_.kind == OptimiserKind::kSgd) {
-    update_sgd(slot, learning_rate);
-    return;
-  }
+void Optimiser::update_lamb(Slot& slot, double learning_rate) {
   at::Tensor& parameter = parameters_.entries()[slot.entry].tensor;
   const at::Tensor& gradient = parameter.grad();
   slot.first.mul_(spec_.beta1).add_(gradient, 1 - spec_.beta1);
@@ -114,21 +140,16 @@ void Optimiser::update(Slot& slot, double learning_rate) {
   const double second_correction = 1 - std::pow(spec_.beta2, count);
   at::Tensor scale = slot.second.sqrt().div_(std::sqrt(second_correction)).add_(spec_.epsilon);
   const double decay = slot.decayed ? spec_.weight_decay : 0;
-  if (spec_.kind == OptimiserKind::kAdamW) {
-    if (decay > 0) {
-      parameter.mul_(1 - learning_rate * decay);
-    }
-    parameter.addcdiv_(slot.first, scale, -learning_rate / first_correction);
-    return;
-  }
   at::Tensor change = slot.first.div(first_correction).div_(scale);
   if (decay > 0) {
     change.add_(parameter, decay);
   }
-  const double size = norm(parameter);
-  const double change_size = norm(change);
-  const double trust = size > 0 && change_size > 0 ? size / change_size : 1;
-  parameter.add_(change, -learning_rate * trust);
+  // stays where the tensors are: a GPU need not be waited for
+  const at::Tensor size = parameter.norm();
+  const at::Tensor change_size = change.norm();
+  const at::Tensor trust =
+      at::where((size > 0).logical_and(change_size > 0), size / change_size, 1);
+  parameter.sub_(change.mul_(trust * learning_rate));
 }
 
 std::vector<at::Tensor> Optimiser::tensors() const {

@@ -56,7 +56,8 @@ class Optimiser {
     bool decayed = false;
     at::Tensor first, second;
   };
-  void update(Slot& slot, double learning_rate);
+  void step_adamw(double learning_rate);
+  void update_lamb(Slot& slot, double learning_rate);
   void update_sgd(Slot& slot, double learning_rate);
 
   OptimiserSpec spec_;

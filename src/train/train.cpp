@@ -56,11 +56,12 @@ ArrayMap converted(ArrayMap weights, DType dtype) {
 // Thrown out of an evaluation that a signal cuts short.
 struct Interrupted {};
 
-at::ScalarType arithmetic(const Recipe& recipe, const TrainOptions& options) {
+at::ScalarType arithmetic(const Recipe& recipe, const TrainOptions& options,
+                          const at::Device& device) {
   if (recipe.precision == Precision::kF32) {
     return at::kFloat;
   }
-  if (nn::has_native_bfloat16(nn::parse_device(options.device))) {
+  if (nn::has_native_bfloat16(device)) {
     return at::kBFloat16;
   }
   if (options.on_note) {
@@ -82,10 +83,11 @@ class Run {
         folder_(options.out / "training"),
         task_(recipe.task_recipe->make(recipe, recipe.model, TaskData::kTrainAndTest)),
         model_(recipe.model, initial_weights(recipe, &start_from_),
-               {.device = nn::parse_device(options.device), .recompute_layers = recipe.recompute}),
+               {.device = nn::parse_device(options.device, group.local_rank()),
+                .recompute_layers = recipe.recompute}),
         optimiser_(recipe.optimiser, own_tensors()),
         average_(recipe.average_decay, model_.parameters()),
-        compute_(model_, arithmetic(recipe, options)),
+        compute_(model_, arithmetic(recipe, options, model_.options().device)),
         step_({recipe_, *task_, model_, compute_, optimiser_, average_, group_}),
         log_(folder_) {
     state_.recipe = recipe_fingerprint(recipe);

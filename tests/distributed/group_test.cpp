@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
@@ -120,6 +121,22 @@ TEST_F(Groups, GathersByRankAndBroadcastsRankZero) {
       group.barrier("counting");
     }
     EXPECT_NE(group.description().find(cat("rank ", group.rank(), " of 2")), std::string::npos);
+  });
+  expect_no_errors();
+}
+
+// One member: NCCL wants a GPU for each, and a machine with one GPU is to test it too.
+TEST_F(Groups, CarryTensorsOfAGpu) {
+  if (!at::hasCUDA()) {
+    GTEST_SKIP() << "no CUDA GPU can be used here";
+  }
+  run(1, [](Group& group) {
+    const at::Tensor values = at::arange(5, at::TensorOptions(at::kCUDA).dtype(at::kFloat));
+    const at::Tensor wanted = values.clone();
+    group.start_sum(values)->wait();
+    EXPECT_TRUE(values.equal(wanted));
+    group.broadcast({values});
+    EXPECT_TRUE(group.gather(values).equal(wanted.unsqueeze(0)));
   });
   expect_no_errors();
 }

@@ -379,8 +379,10 @@ Array run_head(const ModelSpec& spec, const ArrayMap& weights, const Array& rows
   }
   nn::Model model(spec, all, {.dtype = at::kDouble, .tables = DType::kF64});
   const ModelSpec& kept = model.spec();
+  nn::GridTablesCache grids;
   const nn::StemContext context{kept,  model.shape(), model.parameters(),
-                                false, DType::kF64,   at::TensorOptions().dtype(at::kDouble)};
+                                false, DType::kF64,   at::TensorOptions().dtype(at::kDouble),
+                                grids};
   const OutputSpec& output = kept.outputs[0];
   const nn::QueryRows queries(context, output, {}, {}, rows.size(0));
   const at::Tensor projected = nn::head_rows(context, output, to_tensor(rows).to(at::kDouble));

@@ -18,6 +18,7 @@ class Mirror : public distributed::Group {
   explicit Mirror(std::vector<std::string>& log) : log_(log) {}
   int rank() const override { return 0; }
   int size() const override { return 2; }
+  int local_rank() const override { return 0; }
   int local_size() const override { return 2; }
   std::string description() const override { return "a mirror"; }
   void sum(std::vector<double>& /*values*/) override {}

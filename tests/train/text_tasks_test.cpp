@@ -2,11 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <ATen/Context.h>
+
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/nn/model.h"
 #include "perceiver/tasks/bundle.h"
 #include "support/shared.h"
+#include "train/compute_model.h"
 #include "train/data/text_examples.h"
 #include "train/initial.h"
 #include "train/tiny_run.h"
@@ -200,6 +203,25 @@ TEST_F(TextTasks, RefusesWhatDoesNotFitTheModel) {
   expect_refused(json, "output count of the model belongs to no task");
   test::write_bytes(folder_ / "count.tsv", "text\tx\na\t1\n");
   expect_refused(recipe_json(), "held_out 0.25 of 1 rows leaves nothing to train on");
+}
+
+TEST_F(TextTasks, ClassWeightsFollowTheAnswersToAGpu) {
+  if (!at::hasCUDA()) {
+    GTEST_SKIP() << "no CUDA GPU can be used here";
+  }
+  Json json = recipe_json();
+  json["data"]["tasks"][0]["class_weights"] = "balanced";
+  const Recipe recipe = read(json);
+  const auto task = test::task_of(recipe);
+  nn::Model host(recipe.model, initial_weights(recipe));
+  nn::Model device(recipe.model, initial_weights(recipe), {.device = at::kCUDA});
+  const Batch batch = task->training_batch(0);
+  const Batch moved = on_device(batch, at::kCUDA);
+  const auto loss = [&](nn::Model& model, const Batch& of) {
+    return task->loss(model.forward(of.inputs, of.request), of, std::vector<double>(1, 1.0))
+        .item<double>();
+  };
+  EXPECT_NEAR(loss(device, moved), loss(host, batch), 1e-4);
 }
 
 // Of 60 examples 20 are an a: each weighs 60 / 2 / 20, a b 60 / 2 / 40.

@@ -18,6 +18,7 @@ class PretendedPair : public distributed::Group {
  public:
   int rank() const override { return 0; }
   int size() const override { return 2; }
+  int local_rank() const override { return 0; }
   int local_size() const override { return 2; }
   std::string description() const override { return "a pretended pair"; }
   void sum(std::vector<double>& values) override {

@@ -26,10 +26,14 @@ class Group {
   virtual ~Group() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  /// Among the members on this machine, from 0; the number of its GPU.
+  virtual int local_rank() const = 0;
   /// Members on this machine, this one included; 0 = not known.
   virtual int local_size() const = 0;
   /// One line for people: "rank 0 of 4, Gloo through 10.0.0.7".
   virtual std::string description() const = 0;
+
+  // Tensors may lie on GPUs, one per member: NCCL carries them, or Gloo where it was not built in.
 
   /// Replaces every value by its sum over all members.
   virtual void sum(std::vector<double>& values) = 0;

@@ -44,4 +44,8 @@ struct Attended {
 /// @throws Error(kShape) naming both shapes
 Attended attend_terms(const AttendTerms& terms);
 
+/// `out` of attend_terms() alone: on a GPU by LibTorch's fused kernel, where it has one for these
+/// widths and this dtype.
+at::Tensor attended_values(const AttendTerms& terms);
+
 }  // namespace perceiver::nn

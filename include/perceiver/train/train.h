@@ -57,7 +57,7 @@ struct TrainOptions {
   bool restart = false;  ///< replace a run that `out` holds; without it that is an error
   int num_threads = 0;   ///< 0 = LibTorch's choice, shared with other processes on this machine
   int num_loaders = 1;   ///< background threads that make batches; 0 = none
-  std::string device = "cpu";  ///< cpu, cuda or cuda:N
+  std::string device = "cpu";  ///< cpu, cuda:N, or cuda: each process of a machine its own GPU
   std::function<void(const StepRecord&)> on_step;
   std::function<void(const StartReport&)> on_start;  ///< before the first step, with start_from
   ProgressFn progress;                               ///< reading data, evaluating

@@ -453,9 +453,12 @@ class TextTasks : public Task {
                               const at::Tensor& targets, const at::Tensor& rows) {
     const at::Tensor wanted = targets.index_select(0, rows);
     const at::Tensor sum =
-        task.regression()
-            ? at::mse_loss(answers.squeeze(1), wanted, at::Reduction::Sum)
-            : at::cross_entropy_loss(answers, wanted, task.class_weights, at::Reduction::Sum);
+        task.regression() ? at::mse_loss(answers.squeeze(1), wanted, at::Reduction::Sum)
+                          : at::cross_entropy_loss(answers, wanted,
+                                                   task.class_weights.defined()
+                                                       ? task.class_weights.to(answers.device())
+                                                       : task.class_weights,
+                                                   at::Reduction::Sum);
     return sum.mul(task.spec.weight);
   }
 

@@ -13,12 +13,13 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "distributed/nccl.h"
 #include "distributed/roll_call.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/distributed/launch.h"
 
-// LibTorch's c10d over Gloo: TCP between CPUs.
+// LibTorch's c10d: Gloo, TCP between CPUs, and for tensors on GPUs NCCL where it was built in.
 
 namespace perceiver::distributed {
 namespace {
@@ -125,14 +126,17 @@ Wires make_wires(const Launch& launch, const GroupOptions& options) {
   return wires;
 }
 
-class GlooGroup : public Group {
+/// NCCL's own watch ends the process; whoever waits here says more, and comes first.
+constexpr int kNcclPatience = 4;
+
+class C10dGroup : public Group {
  public:
-  GlooGroup(const Launch& launch, const GroupOptions& options)
+  C10dGroup(const Launch& launch, const GroupOptions& options)
       : launch_(launch), timeout_(options.timeout) {
     const std::string prefix = cat("perceiver/", launch.attempt);
-    const Store store = make_store(launch, options);
+    store_ = make_store(launch, options);
     roll_call_ = std::make_unique<RollCall>(
-        c10::make_intrusive<c10d::PrefixStore>(prefix + "/roll", store->clone()), launch.rank,
+        c10::make_intrusive<c10d::PrefixStore>(prefix + "/roll", store_->clone()), launch.rank,
         launch.size);
     roll_call_->arrive(options.patience);
     Wires wires = make_wires(launch, options);
@@ -140,12 +144,17 @@ class GlooGroup : public Group {
     auto gloo = Gloo::Options::create(options.timeout);
     gloo->devices = std::move(wires.devices);
     gloo_ =
-        c10::make_intrusive<Gloo>(c10::make_intrusive<c10d::PrefixStore>(prefix + "/gloo", store),
+        c10::make_intrusive<Gloo>(c10::make_intrusive<c10d::PrefixStore>(prefix + "/gloo", store_),
                                   launch.rank, launch.size, gloo);
+    nccl_store_ = c10::make_intrusive<c10d::PrefixStore>(prefix + "/nccl", store_);
   }
+  C10dGroup(const C10dGroup&) = delete;
+  C10dGroup& operator=(const C10dGroup&) = delete;
+  ~C10dGroup() override { close_nccl(); }
 
   int rank() const override { return launch_.rank; }
   int size() const override { return launch_.size; }
+  int local_rank() const override { return launch_.local_rank; }
   int local_size() const override { return launch_.local_size; }
   std::string description() const override {
     return cat("rank ", rank(), " of ", size(), " (", launch_.launcher, "), Gloo through ", wires_);
@@ -167,7 +176,8 @@ class GlooGroup : public Group {
 
   std::unique_ptr<Pending> start_sum(const at::Tensor& tensor) override {
     std::vector<at::Tensor> list{tensor};
-    return start(cat("the sum of ", size_text(tensor)), [&] { return gloo_->allreduce(list); });
+    return start(cat("the sum of ", size_text(tensor)), tensor,
+                 [&](c10d::Backend& backend) { return backend.allreduce(list); });
   }
 
   at::Tensor gather(const at::Tensor& tensor) override {
@@ -175,8 +185,8 @@ class GlooGroup : public Group {
     std::vector<int64_t> shape = own.sizes().vec();
     shape[0] = size();
     at::Tensor all = at::empty(shape, own.options());
-    start(cat("the gathering of ", size_text(own)), [&] {
-      return gloo_->_allgather_base(all, own);
+    start(cat("the gathering of ", size_text(own)), own, [&](c10d::Backend& backend) {
+      return backend._allgather_base(all, own);
     })->wait();
     return all;
   }
@@ -185,8 +195,8 @@ class GlooGroup : public Group {
     std::vector<std::unique_ptr<Pending>> all;
     for (const at::Tensor& tensor : tensors) {
       std::vector<at::Tensor> list{tensor};
-      all.push_back(start(cat("the broadcast of ", size_text(tensor)),
-                          [&] { return gloo_->broadcast(list); }));
+      all.push_back(start(cat("the broadcast of ", size_text(tensor)), tensor,
+                          [&](c10d::Backend& backend) { return backend.broadcast(list); }));
     }
     for (const auto& one : all) {
       one->wait();
@@ -205,32 +215,63 @@ class GlooGroup : public Group {
  private:
   class Running : public Pending {
    public:
-    Running(GlooGroup& group, Work work, std::string what)
-        : group_(group), work_(std::move(work)), what_(std::move(what)) {}
+    Running(C10dGroup& group, Work work, std::chrono::milliseconds timeout, std::string what)
+        : group_(group), work_(std::move(work)), timeout_(timeout), what_(std::move(what)) {}
     void wait() override {
       try {
-        work_->wait();
+        work_->wait(timeout_);
       } catch (const std::exception& error) {
         group_.fail(what_, error);
       }
     }
 
    private:
-    GlooGroup& group_;
+    C10dGroup& group_;
     Work work_;
+    std::chrono::milliseconds timeout_;
     std::string what_;
   };
 
-  template <typename Call>
-  std::unique_ptr<Pending> start(const std::string& what, const Call& call) {
+  /// Made with the first tensor on a GPU: training on CPUs knows nothing of NCCL.
+  c10d::Backend& backend_of(const at::Tensor& tensor) {
+    if (!tensor.is_cuda()) {
+      return *gloo_;
+    }
+    if (!tried_nccl_) {
+      nccl_ = make_nccl(nccl_store_, rank(), size(), kNcclPatience * timeout_);
+      tried_nccl_ = true;
+    }
+    return nccl_ ? *nccl_ : *gloo_;
+  }
+
+  /// A process that ends while others still use its communicator must not wait for them.
+  void close_nccl() noexcept {
     try {
-      return std::make_unique<Running>(*this, call(), what);
+      if (nccl_ && failed_) {
+        nccl_->abort();
+      } else if (nccl_) {
+        nccl_->shutdown();
+      }
+    } catch (...) {  // NOLINT(bugprone-empty-catch): nobody is left to be told
+    }
+  }
+
+  /// @param call  of the backend that carries `tensor`
+  template <typename Call>
+  std::unique_ptr<Pending> start(const std::string& what, const at::Tensor& tensor,
+                                 const Call& call) {
+    try {
+      c10d::Backend& backend = backend_of(tensor);
+      // Gloo counts for itself; NCCL's work holds the host until it is done only with a timeout
+      const auto timeout = &backend == nccl_.get() ? timeout_ : kNoTimeout;
+      return std::make_unique<Running>(*this, call(backend), timeout, what);
     } catch (const std::exception& error) {
       fail(what, error);
     }
   }
 
   [[noreturn]] void fail(const std::string& what, const std::exception& error) {
+    failed_ = true;
     const std::string gone = roll_call_->missing();
     throw Error(ErrorCode::kIo, cat("rank ", rank(), " of ", size(), ": ", what, " failed: ",
                                     gone.empty() ? "all processes are alive, one is slower than "
@@ -242,7 +283,10 @@ class GlooGroup : public Group {
   Launch launch_;
   std::chrono::milliseconds timeout_;
   std::string wires_;
+  Store store_, nccl_store_;
   std::unique_ptr<RollCall> roll_call_;
+  c10::intrusive_ptr<c10d::Backend> nccl_;
+  bool tried_nccl_ = false, failed_ = false;
   c10::intrusive_ptr<Gloo> gloo_;  ///< last: its threads end first
 };
 
@@ -250,7 +294,7 @@ class GlooGroup : public Group {
 
 std::unique_ptr<Group> make_group(const Launch& launch, const GroupOptions& options) {
   try {
-    return std::make_unique<GlooGroup>(launch, options);
+    return std::make_unique<C10dGroup>(launch, options);
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {
