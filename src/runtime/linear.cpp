@@ -40,15 +40,12 @@ int64_t width_of_parts(int64_t in) {
 /// Packed by parts of `width` input channels; by one where oneDNN does that by itself.
 std::vector<PackedWeight> pack_in_parts(const Affine& affine, int64_t width, bool native_bf16) {
   std::vector<PackedWeight> parts;
-  for (int64_t first = 0; width < affine.in && first < affine.in; first += width) {
-    parts.emplace_back(columns(affine, first, std::min(width, affine.in - first)), native_bf16);
-    if (!parts.back().sums_in_one_chain()) {
-      parts.clear();
-      break;
-    }
-  }
-  if (parts.empty()) {
+  if (width >= affine.in || !PackedWeight::sums_in_one_chain(width, affine.out, native_bf16)) {
     parts.emplace_back(affine, native_bf16);
+    return parts;
+  }
+  for (int64_t first = 0; first < affine.in; first += width) {
+    parts.emplace_back(columns(affine, first, std::min(width, affine.in - first)), native_bf16);
   }
   return parts;
 }
@@ -91,6 +88,11 @@ Linear::Linear(Affine affine, Precision precision, int64_t out_part)
     in_part_ = packed.front().in();
     std::move(packed.begin(), packed.end(), std::back_inserter(parts_));
   }
+}
+
+bool Linear::ran_fast() const {
+  return std::all_of(parts_.begin(), parts_.end(),
+                     [](const PackedWeight& part) { return part.ran_fast(); });
 }
 
 void Linear::apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,

@@ -26,6 +26,8 @@ class Linear {
   /// Columns of the parts in which the input is summed: in dense parts of this width it is read
   /// where it lies.
   int64_t in_part() const { return in_part_; }
+  /// See PackedWeight: for tests on CPUs of every kind.
+  bool ran_fast() const;
   /// @param x [rows, in]  @param y [rows, out], not overlapping x
   void apply(ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
   /// @param x [rows, in] in parts of in_part()  @param y [rows, out] in parts of out_part

@@ -22,8 +22,8 @@ constexpr size_t kKeptPrimitives = 32;
 /// The convolutions' blocks of channels on AVX2, and the fewest channels worth it.
 constexpr int64_t kConvolutionLanes = 8;
 constexpr int64_t kConvolutionLeast = 48;
-/// Rows of one convolution: its offsets are 32 bits wide in places.
-constexpr int64_t kConvolutionRows = 1 << 14;
+/// Rows of one product without gaps: a convolution's offsets are 32 bits wide in places.
+constexpr int64_t kDenseRows = 1 << 14;
 
 dnnl::stream& cpu_stream() {
   thread_local dnnl::stream stream(cpu());
@@ -79,8 +79,10 @@ struct Call {
 /// The oneDNN primitive that computes a product. Its matrix product packs the weights anew in every
 /// call where it is built on a GEMM (AVX2, oneDNN 2.6), a fifth of the time at 256 rows. A 1x1
 /// convolution over `rows` points is the same product with weights packed once and the epilogue in
-/// registers, but takes only rows without gaps.
+/// registers, but takes only rows without gaps. So does the matrix product on AVX-512, which packs
+/// once: for rows with gaps it falls back to loops hundreds of times slower.
 enum class Form { kMatmul, kConvolution };
+constexpr const char* kSlowLoops = "ref";  // how names of oneDNN's fallbacks begin
 
 /// What a primitive needs beside weights and bias.
 struct Described {
@@ -99,6 +101,7 @@ struct Prepared {
   Call call;
   dnnl::primitive primitive;
   memory x, y, scratchpad;
+  std::string implementation;
   int64_t scratch_bytes = 0;
   uint64_t last_use = 0;
 };
@@ -133,6 +136,7 @@ struct PackedWeight::State {
   int64_t in = 0, out = 0;
   bool native_bf16 = false;
   Form form = Form::kMatmul;
+  bool takes_gaps = true;  ///< whether rows may lie apart
   /// What the primitive computes: `in` and `out`, for a convolution rounded up to whole blocks.
   int64_t wide_in = 0, wide_out = 0;
   memory::desc weights_desc;
@@ -164,7 +168,7 @@ struct PackedWeight::State {
   Prepared& prepare(const Call& call);
   void run(const Call& call, const float* x, float* y);
   void multiply(ConstMatrix x, Matrix y, const Epilogue& epilogue);
-  void convolve(ConstMatrix x, Matrix y, const Epilogue& epilogue);
+  void multiply_dense(ConstMatrix x, Matrix y, const Epilogue& epilogue);
 };
 
 memory::desc PackedWeight::State::any_weights() const {
@@ -238,6 +242,7 @@ void PackedWeight::State::choose_form() {
     return describe(typical, any_weights()).implementation;
   };
   const bool packs_each_call = implementation(Form::kMatmul).find("gemm") != std::string::npos;
+  takes_gaps = packs_each_call;
   if (native_bf16 || !packs_each_call || std::min(in, out) < kConvolutionLeast) {
     return;
   }
@@ -246,6 +251,8 @@ void PackedWeight::State::choose_form() {
   try {
     if (implementation(Form::kConvolution).find("jit_1x1") == std::string::npos) {
       use_matmul();
+    } else {
+      takes_gaps = false;
     }
   } catch (const dnnl::error&) {
     use_matmul();
@@ -301,6 +308,7 @@ Prepared& PackedWeight::State::prepare(const Call& call) {
   Prepared made;
   made.call = call;
   made.primitive = description.primitive;
+  made.implementation = description.implementation;
   made.x = memory(description.x, cpu(), nullptr);
   made.y = memory(description.y, cpu(), nullptr);
   made.scratchpad = memory(description.scratchpad, cpu(), nullptr);
@@ -358,17 +366,20 @@ void PackedWeight::State::multiply(ConstMatrix x, Matrix y, const Epilogue& epil
   run(call, x.data, y.data);
 }
 
-void PackedWeight::State::convolve(ConstMatrix x, Matrix y, const Epilogue& epilogue) {
-  for (int64_t begin = 0; begin < x.rows; begin += kConvolutionRows) {
-    const int64_t end = std::min(begin + kConvolutionRows, x.rows);
+void PackedWeight::State::multiply_dense(ConstMatrix x, Matrix y, const Epilogue& epilogue) {
+  for (int64_t begin = 0; begin < x.rows; begin += kDenseRows) {
+    const int64_t end = std::min(begin + kDenseRows, x.rows);
     ConstMatrix from = x.block(begin, end);
     const Matrix to = y.block(begin, end);
-    if (in != wide_in || (from.stride != in && from.rows > 1)) {
+    const bool gaps = from.stride != in && from.rows > 1;
+    if (in != wide_in || (gaps && !native_bf16)) {  // rounding to bfloat16 closes them
       const Matrix dense = dense_scratch(kInputScratch, from.rows, wide_in);
       copy_rows(from, dense);
       from = dense;
     }
-    Call call{.rows = from.rows, .x_stride = wide_in, .y_stride = wide_out};
+    Call call{.rows = from.rows,
+              .x_stride = gaps && native_bf16 ? from.stride : wide_in,
+              .y_stride = wide_out};
     call.activation = epilogue.activation ? static_cast<int>(*epilogue.activation) : -1;
     call.accumulate = epilogue.accumulate;
     call.has_bias = !bias_values.empty();
@@ -407,16 +418,27 @@ int64_t PackedWeight::in() const {
 int64_t PackedWeight::out() const {
   return state_->out;
 }
-bool PackedWeight::sums_in_one_chain() const {
-  return state_->form == Form::kConvolution;
+bool PackedWeight::sums_in_one_chain(int64_t in, int64_t out, bool native_bf16) {
+  State state;
+  state.in = in;
+  state.out = out;
+  state.native_bf16 = native_bf16;
+  state.choose_form();
+  return state.form == Form::kConvolution;
+}
+
+bool PackedWeight::ran_fast() const {
+  return std::none_of(state_->prepared.begin(), state_->prepared.end(), [](const Prepared& made) {
+    return made.implementation.starts_with(kSlowLoops);
+  });
 }
 
 void PackedWeight::apply(ConstMatrix x, Matrix y, const Epilogue& epilogue) const {
   try {
-    if (state_->form == Form::kConvolution) {
-      state_->convolve(x, y, epilogue);
-    } else {
+    if (state_->takes_gaps) {
       state_->multiply(x, y, epilogue);
+    } else {
+      state_->multiply_dense(x, y, epilogue);
     }
   } catch (const dnnl::error& error) {
     rethrow(error, cat("linear of ", in(), " to ", out(), " on ", x.rows, " rows"));

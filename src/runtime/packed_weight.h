@@ -29,9 +29,11 @@ class PackedWeight {
 
   int64_t in() const;
   int64_t out() const;
-  /// Whether each result is one running sum over all of `in`: its rounding error grows with the
-  /// square root of that, where a GEMM adds sums of a few hundred products.
-  bool sums_in_one_chain() const;
+  /// Whether each result of such a map would be one running sum over all of `in`: its rounding
+  /// error grows with the square root of that, where a GEMM adds sums of a few hundred products.
+  static bool sums_in_one_chain(int64_t in, int64_t out, bool native_bf16);
+  /// Whether no product so far was left to oneDNN's reference loops, hundreds of times slower.
+  bool ran_fast() const;
   /// y = activation(x W^T + b + (accumulate ? y : 0)). @param x [rows, in]  @param y [rows, out]
   void apply(ConstMatrix x, Matrix y, const Epilogue& epilogue) const;
 

@@ -95,6 +95,7 @@ TEST(Linear, EveryShapeStrideAndEpilogue) {
           }
         }
       }
+      EXPECT_TRUE(linear.ran_fast()) << in << " to " << out;
     }
   }
 }
@@ -196,7 +197,12 @@ TEST(Linear, BF16RoundsTheWeights) {
     value = bfloat16_to_float(float_to_bfloat16(value));
   }
   // a CPU that multiplies bfloat16 rounds the input too
-  EXPECT_LT(largest_error(affine, rounded, 20, 0, {}), 0.1);
+  for (const int64_t pad : {0, 3}) {
+    for (const bool accumulate : {false, true}) {
+      EXPECT_LT(largest_error(affine, rounded, 20, pad, {{}, accumulate}), 0.1);
+    }
+  }
+  EXPECT_TRUE(rounded.ran_fast());
   const Linear exact(affine, Precision::kF32);
   EXPECT_LT(largest_error(affine, exact, 20, 0, {}), 1e-4);
 }
