@@ -82,6 +82,7 @@ inline void multiply_amx_panel(const Product& product, const float* b, float* c)
 
 template <typename Tiles>
 struct AmxPairs {
+  static constexpr bool kWeighsInRegisters = false;
   static void begin_item() { Tiles::configure(); }
   static void end_item() { Tiles::release(); }
   /// Whole tiles, but where fewer than 16 numbers cannot fill half of one.

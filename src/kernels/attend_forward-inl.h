@@ -17,6 +17,8 @@ namespace {
 /// place to the words its product reads; here they stay floats. bfloat16-inl.h and amx-inl.h have
 /// the others.
 struct Floats {
+  /// Whether weights may be made of scores that have not left the registers.
+  static constexpr bool kWeighsInRegisters = true;
   static void begin_item() {}
   static void end_item() {}
   /// Words that hold k numbers, at most k.
@@ -41,6 +43,9 @@ constexpr double kLn2 = 0.693147180559945309417;
 /// A row's maximum may lag behind by a factor of 2^kSlack in the weights before everything summed
 /// so far is rescaled: far from overflow, and most rows are then rescaled only once.
 constexpr float kSlack = 10.0f;
+/// Scores so near to what is subtracted from them need not be looked through for their maximum:
+/// weights of 2^-40 to 2^40 lose nothing, and leave their sums far from overflow.
+constexpr float kNear = 40.0f;
 
 PERCEIVER_INLINE int64_t padded_stride(int64_t width) {
   const int64_t stride = round_up(width, 16);
@@ -94,8 +99,9 @@ struct Run {
 
 struct Block {
   int64_t first, keys;
-  bool biased;  ///< key_bias must be applied
-  bool empty;   ///< no key is valid
+  float longest;  ///< squared length of the longest key
+  bool biased;    ///< key_bias must be applied
+  bool empty;     ///< no key is valid
   int num_runs;
   Run runs[kKeyBlock];
 };
@@ -179,6 +185,25 @@ inline void prepare_key_terms(Forward& f) {
   }
 }
 
+/// Of the block's packed keys [qk_dim, keys].
+inline float longest_key(const float* packed, int64_t k, int64_t keys) {
+  V longest{};
+  const int64_t padded = round_up(keys, kLanes);
+  for (int64_t column = 0; column < padded; column += kPanel) {
+    const int64_t width = padded - column < kPanel ? kLanes : kPanel;
+    for (int64_t lane = 0; lane < width; lane += kLanes) {
+      const float* p = packed + column * k + lane;
+      V squares{};
+      for (int64_t c = 0; c < k; ++c) {
+        const V x = load(p + c * width);
+        squares += x * x;
+      }
+      longest = max(squares, longest);
+    }
+  }
+  return max_of(longest);
+}
+
 /// Masked keys and values are packed as zeros: 0 times what may stand there would not be 0.
 template <typename Operands>
 inline void pack_block(Forward& f, int64_t first, int64_t keys) {
@@ -189,6 +214,9 @@ inline void pack_block(Forward& f, int64_t first, int64_t keys) {
                   f.buffers.zeros, f.buffers.keys);
   pack_rows(row_at(args.v, f.item, first), args.v.row, keys, args.shape.v_dim, mask_of(f),
             f.buffers.values);
+  if constexpr (Operands::kWeighsInRegisters) {
+    f.block.longest = longest_key(f.buffers.keys, args.shape.qk_dim, keys);
+  }
   Operands::narrow_panels(f.buffers.keys, args.shape.qk_dim, keys);
   Operands::narrow_panels(f.buffers.values, keys, args.shape.v_dim);
   prepare_key_terms(f);
@@ -536,15 +564,103 @@ inline void weigh(Forward& f, int64_t r, QueryPlace& place, float* scores) {
                             : weigh_row(f, maximum, scores);
 }
 
-/// Rows [first, first + rows) of the item against the packed block.
+// ---- weights without looking at scores ----
+
+/// Whether all scores of the tile are plain products and near to what will be subtracted from them,
+/// by Cauchy and Schwarz. Rows that have nothing yet then begin with 0.
+inline bool all_near(Forward& f, int64_t first, int64_t rows) {
+  const TokenGrid<float>& grid = f.args.grid;
+  if (f.block.biased || f.block.empty || grid.side == GridSide::kKeys ||
+      (grid.side == GridSide::kQueries && (grid.num_axes > 0 || grid.scale != nullptr))) {
+    return false;
+  }
+  float longest = 0, farthest = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* query = f.buffers.queries + r * f.buffers.query_stride;
+    float squares = 0;
+    for (int64_t c = 0; c < f.args.shape.qk_dim; ++c) {
+      squares += query[c] * query[c];
+    }
+    const float maximum = f.buffers.maximum[first + r];
+    const float distance = maximum == -kInfinity ? 0 : maximum < 0 ? -maximum : maximum;
+    longest = squares > longest ? squares : longest;
+    farthest = distance > farthest ? distance : farthest;
+  }
+  const float left = kNear - farthest;
+  if (!(left > 0 && longest * f.block.longest < left * left)) {  // also where either is NaN
+    return false;
+  }
+  for (int64_t r = first; r < first + rows; ++r) {
+    f.buffers.maximum[r] = f.buffers.maximum[r] == -kInfinity ? 0 : f.buffers.maximum[r];
+  }
+  return true;
+}
+
+/// kRows rows of queries times one panel of keys, straight to weights and these into `totals`.
+template <int kRows, int kVectors>
+PERCEIVER_INLINE void weigh_tile(const Forward& f, int64_t first, int64_t r, int64_t column,
+                                 V* totals) {
+  const Buffers& buffers = f.buffers;
+  const int64_t k = f.args.shape.qk_dim;
+  V sum[kRows][kVectors] = {};
+  add_products<FloatWords, Left::kRows>(k, buffers.queries + r * buffers.query_stride,
+                                        buffers.query_stride, buffers.keys + column * k, sum);
+  float* weights = buffers.scores + r * kScoreStride + column;
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    const V maximum = broadcast(buffers.maximum[first + r + i]);
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      const V weight = exp2_within(sum[i][v] - maximum);
+      store(weights + i * kScoreStride + v * kLanes, weight);
+      totals[r + i] += weight;
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+inline void weigh_last_rows(const Forward& f, int64_t first, int64_t r, int64_t rows,
+                            int64_t column, V* totals) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      weigh_tile<kRows, kVectors>(f, first, r, column, totals);
+    } else {
+      weigh_last_rows<kRows - 1, kVectors>(f, first, r, rows, column, totals);
+    }
+  }
+}
+
+template <int kVectors>
+inline void weigh_panel(const Forward& f, int64_t first, int64_t rows, int64_t column, V* totals) {
+  int64_t r = 0;
+  for (; r + kTileRows <= rows; r += kTileRows) {
+    weigh_tile<kTileRows, kVectors>(f, first, r, column, totals);
+  }
+  weigh_last_rows<kTileRows - 1, kVectors>(f, first, r, rows - r, column, totals);
+}
+
+/// The tile's weights, where all_near() says so.
+PERCEIVER_NOINLINE void weigh_near(Forward& f, int64_t first, int64_t rows) {
+  V totals[kQueryTile] = {};
+  int64_t column = 0;
+  for (; column + kPanel <= f.block.keys; column += kPanel) {
+    weigh_panel<2>(f, first, rows, column, totals);
+  }
+  if (column < f.block.keys) {
+    weigh_panel<1>(f, first, rows, column, totals);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    f.buffers.total[first + r] += sum_of(totals[r]);
+  }
+}
+
+/// The tile's weights, whatever its scores.
 template <typename Operands>
-inline void attend_tile(Forward& f, int64_t first, int64_t rows) {
-  const AttendShape& shape = f.args.shape;
-  Buffers& buffers = f.buffers;
-  load_queries<Operands>(f, first, rows);
+inline void weigh_any(Forward& f, int64_t first, int64_t rows) {
+  const Buffers& buffers = f.buffers;
   Operands::product({.rows = rows,
                      .n = f.block.keys,
-                     .k = Operands::words(shape.qk_dim),
+                     .k = Operands::words(f.args.shape.qk_dim),
                      .a = buffers.queries,
                      .lda = buffers.query_stride,
                      .b = buffers.keys,
@@ -556,6 +672,24 @@ inline void attend_tile(Forward& f, int64_t first, int64_t rows) {
     float* scores = buffers.scores + r * kScoreStride;
     weigh(f, first + r, place, scores);
     Operands::narrow_row(scores, f.block.keys);
+  }
+}
+
+/// Rows [first, first + rows) of the item against the packed block.
+template <typename Operands>
+inline void attend_tile(Forward& f, int64_t first, int64_t rows) {
+  const AttendShape& shape = f.args.shape;
+  Buffers& buffers = f.buffers;
+  load_queries<Operands>(f, first, rows);
+  bool weighed = false;
+  if constexpr (Operands::kWeighsInRegisters) {
+    weighed = all_near(f, first, rows);
+    if (weighed) {
+      weigh_near(f, first, rows);
+    }
+  }
+  if (!weighed) {
+    weigh_any<Operands>(f, first, rows);
   }
   Operands::product({.rows = rows,
                      .n = shape.v_dim,

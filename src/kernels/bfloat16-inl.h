@@ -91,6 +91,7 @@ inline void narrow_panels_to(float* packed, int64_t k, int64_t n, int64_t words)
 }
 
 struct Bfloat16Pairs {
+  static constexpr bool kWeighsInRegisters = false;
   static void begin_item() {}
   static void end_item() {}
   static PERCEIVER_INLINE int64_t words(int64_t k) { return (k + 1) / 2; }

@@ -142,10 +142,8 @@ PERCEIVER_INLINE float max_of(V v) {
       v, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
 }
 
-/// 2^x for x < 128, within 2 ulp (2.2 without fused multiply-add) where the result is a normal
-/// number and exactly 0 below 2^-126.5, -inf included. NaN stays NaN.
-PERCEIVER_INLINE V exp2_of(V x) {
-  x = max(broadcast(-127.0f), x);
+/// 2^x for |x| < 126, as exp2_of().
+PERCEIVER_INLINE V exp2_within(V x) {
   // Adding 1.5 * 2^23 rounds to an integer in the low bits; 127 more makes them an exponent. At
   // -127 that exponent is 0, so that the factor is 0.
   constexpr float kMagic = 12582912.0f + 127.0f;
@@ -159,6 +157,12 @@ PERCEIVER_INLINE V exp2_of(V x) {
   y = y * f + 6.93147004e-1f;
   y = y * f + 1.0f;
   return y * from_bits(to_bits(shifted) << 23);
+}
+
+/// 2^x for x < 128, within 2 ulp (2.2 without fused multiply-add) where the result is a normal
+/// number and exactly 0 below 2^-126.5, -inf included. NaN stays NaN.
+PERCEIVER_INLINE V exp2_of(V x) {
+  return exp2_within(max(broadcast(-127.0f), x));
 }
 
 /// e^x for x < 88.7, within 2 ulp where the result is a normal number and exactly 0 below 2^-126.5,
@@ -306,20 +310,10 @@ struct FloatWords {
   static PERCEIVER_INLINE V add_product(V sum, V left, V right) { return sum + left * right; }
 };
 
-/// C[kRows, kVectors * kLanes] (+)= A * one panel of B.
+/// sum += A * one panel of B.
 template <typename Words, Left kLeft, int kRows, int kVectors>
-PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, const float* b,
-                                    float* c, int64_t ldc, bool accumulate) {
-  V sum[kRows][kVectors] = {};
-  if (accumulate) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = load(c + r * ldc + v * kLanes);
-      }
-    }
-  }
+PERCEIVER_INLINE void add_products(int64_t k, const float* a, int64_t lda, const float* b,
+                                   V (&sum)[kRows][kVectors]) {
   for (int64_t p = 0; p < k; ++p) {
     V right[kVectors];
 #pragma GCC unroll 2
@@ -337,6 +331,23 @@ PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, cons
     }
     a += kLeft == Left::kRows ? 1 : lda;
   }
+}
+
+/// C[kRows, kVectors * kLanes] (+)= A * one panel of B.
+template <typename Words, Left kLeft, int kRows, int kVectors>
+PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, const float* b,
+                                    float* c, int64_t ldc, bool accumulate) {
+  V sum[kRows][kVectors] = {};
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = load(c + r * ldc + v * kLanes);
+      }
+    }
+  }
+  add_products<Words, kLeft>(k, a, lda, b, sum);
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2

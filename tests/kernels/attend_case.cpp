@@ -20,6 +20,20 @@ bool same_bits(float a, float b) {
   return std::memcmp(&a, &b, sizeof(a)) == 0;
 }
 
+void lengthen_every_other(GuardedRows& keys, float factor) {
+  constexpr int64_t kRun = 512;
+  for (int64_t b = 0; factor != 1 && b < keys.batches; ++b) {
+    for (int64_t h = 0; h < keys.heads; ++h) {
+      for (int64_t i = kRun; i < keys.num_rows;
+           i += i % (2 * kRun) == 2 * kRun - 1 ? kRun + 1 : 1) {
+        for (int64_t c = 0; c < keys.width; ++c) {
+          keys.at(b, h, i, c) *= factor;
+        }
+      }
+    }
+  }
+}
+
 void fill_normal(GuardedRows& rows, float size, uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
@@ -66,6 +80,8 @@ void parse_word(const std::string& name, const std::string& value, AttendLine& l
     line.sums = value;
   } else if (name == "size") {
     line.size = std::stof(value);
+  } else if (name == "steps") {
+    line.steps = std::stof(value);
   } else if (name == "grid") {
     parse_grid(value, line);
   } else {
@@ -177,6 +193,7 @@ AttendCase::AttendCase(const AttendLine& line, uint32_t seed) : line_(line) {
   v_ = GuardedRows(shape.batch, shape.heads, shape.keys, shape.v_dim, shares('v'));
   fill_normal(q_, line_.size, seed);
   fill_normal(k_, line_.size, seed + 1);
+  lengthen_every_other(k_, line_.steps);
   fill_normal(v_, 1, seed + 2);
   const bool on_keys = line_.side == GridSide::kKeys;
   for (size_t x = 0; x < line_.extents.size(); ++x) {

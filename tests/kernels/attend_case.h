@@ -20,12 +20,13 @@ namespace perceiver::kernels {
 ///   scale=0           no token scale
 ///   sums=01           which axes' sums are wanted
 ///   size=100          of queries and keys: scores grow with its square
+///   steps=8           every other 512 keys are so many times as long
 struct AttendLine {
   std::string text;
   AttendShape shape;
   std::string share, mask, sums = "1111";
   bool bias = false, scale = true;
-  float size = 1;
+  float size = 1, steps = 1;
   GridSide side = GridSide::kNone;
   std::vector<int64_t> extents;
   int64_t begin = 0;
