@@ -1,13 +1,15 @@
 """A whole step of `perceiver train` against transformers with torch.optim.AdamW: loading, forward, backward, optimiser.
 
-    python bench/whole_step.py --program build/bin/perceiver [--model language-perceiver | FOLDER] [--batch-size B]
+    python bench/whole_step.py --program build/bin/perceiver [--model NAME] [--batch-size B]
                                [--steps K] [--rounds R] [--threads N]
 
-A masked language model on the text of docs/, both from the same weights. The two take turns, R times, each a
-process of its own that makes one step to warm up and K that count. Ours is the program with a recipe, its seconds
-are those of its log, from the end of one step to the end of the next; peak memory is that of the processes, as the
-kernel counts it, so ours includes measuring and writing the model at the end. The losses of the first step are on
-other windows and masks: they tell that both train the same thing, no more. A line of JSON on stdout.
+language-perceiver is trained as a masked language model on the text of docs/, both sides from the same weights;
+vision-perceiver-fourier to tell pictures of noise by their folder, optical-flow-perceiver on generated frames. There
+transformers is spared the reading: it gets random numbers of the same shapes. No dropout on either side. The two take
+turns, R times, each a process of its own that makes one step to warm up and K that count. Ours is the program with a
+recipe, its seconds are those of its log, from the end of one step to the end of the next; peak memory is that of the
+processes, as the kernel counts it, so ours includes measuring and writing the model at the end. The losses of the
+first step are on other data: they tell that both train the same thing, no more. A line of JSON on stdout.
 """
 
 import argparse
@@ -18,18 +20,56 @@ import statistics
 import subprocess
 import sys
 
+import numpy as np
+from PIL import Image
+
 from train_step import HERE, finished
 
 import report  # of tools/oracle, which train_step put on the path
+
+CLASSES = 4
+
+
+def text_task(config, folder, work):
+    with open(os.path.join(work, "text"), "w", encoding="utf-8") as text:
+        for page in sorted(glob.glob(os.path.join(report.root(), "docs", "*.md"))):
+            with open(page, encoding="utf-8") as file:
+                text.write(file.read())
+    return {"task": "masked_language_model", "start_from": os.path.abspath(folder),
+            "data": {"files": [{"path": "text"}], "short_fraction": 0},
+            "masking": {"rate": 0.15, "byte_weight": 1, "word_weight": 0}}
+
+
+def picture_task(config, folder, work):
+    random = np.random.default_rng(0)
+    for label in range(CLASSES):
+        place = os.path.join(work, "pictures", str(label))
+        os.makedirs(place, exist_ok=True)
+        for i in range(2):
+            Image.fromarray(random.integers(0, 256, (256, 256, 3), np.uint8)).save(os.path.join(place, f"{i}.png"))
+    config["id2label"] = {str(label): str(label) for label in range(CLASSES)}
+    config["label2id"] = {str(label): label for label in range(CLASSES)}
+    return {"task": "image_classification",
+            "data": {"format": "folder", "train_folder": "pictures", "test_folder": "pictures", "resize": "plain"},
+            "preprocessor": {"do_resize": True, "size": {"height": 224, "width": 224}, "do_center_crop": False,
+                             "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+                             "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 3}}
+
+
+def flow_task(config, folder, work):
+    return {"task": "optical_flow", "data": {"train": [{"layout": "generated", "examples": 100}],
+                                             "test": [{"layout": "generated", "examples": 1}]}}
+
+
+TASKS = {"language-perceiver": text_task, "vision-perceiver-fourier": picture_task, "optical-flow-perceiver": flow_task}
 
 
 def recipe_of(folder, options):
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
-    return {"name": "whole-step", "task": "masked_language_model", "model": {"hugging_face": config},
-            "start_from": os.path.abspath(folder),
-            "data": {"files": [{"path": "text"}], "short_fraction": 0},
-            "masking": {"rate": 0.15, "byte_weight": 1, "word_weight": 0},
+    config["attention_probs_dropout_prob"] = 0
+    task = TASKS[options.model](config, folder, options.work)
+    return {"name": "whole-step", "model": {"hugging_face": config}, **task,
             "optimiser": {"kind": "adamw", "learning_rate": 1e-4, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-6,
                           "weight_decay": 0.01, "clip_norm": 1.0},
             "schedule": {"kind": "constant"}, "batch_size": options.batch_size, "steps": options.steps + 1,
@@ -40,14 +80,10 @@ class WholeStep:
     def __init__(self, options):
         self.options = options
         os.makedirs(options.work, exist_ok=True)
-        self.folder = options.model if os.path.isdir(options.model) else self.path(options.model)
+        self.folder = self.path(options.model)
         if not os.path.exists(self.folder):
             subprocess.run([options.program, "init", "--preset", options.model, "--seed", "1", self.folder],
                            check=True, stdout=subprocess.DEVNULL)
-        with open(self.path("text"), "w", encoding="utf-8") as text:
-            for page in sorted(glob.glob(os.path.join(report.root(), "docs", "*.md"))):
-                with open(page, encoding="utf-8") as file:
-                    text.write(file.read())
         with open(self.path("recipe.json"), "w", encoding="utf-8") as file:
             json.dump(recipe_of(self.folder, options), file)
 
@@ -91,7 +127,7 @@ class WholeStep:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--program", default="build/bin/perceiver")
-    parser.add_argument("--model", default="language-perceiver", help="a preset with a text input, or a model folder")
+    parser.add_argument("--model", default="language-perceiver", choices=list(TASKS))
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
