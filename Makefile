@@ -17,7 +17,7 @@ python = $(firstword $(wildcard $(BUILD)/venv/bin/python) python3)
 options := -DPERCEIVER_TORCH=$(PERCEIVER_TORCH) $(if $(Torch_DIR),-DTorch_DIR=$(Torch_DIR)) $(CMAKE_OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build inference test test-slow demo parity bench bench-scaling bench-training gates gates-update lint tidy format asan install clean FORCE
+.PHONY: help setup build inference test test-slow demo parity bench bench-scaling bench-training bench-gpu gates gates-update lint tidy format asan install clean FORCE
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -55,6 +55,11 @@ bench-training: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## time and memory
 	@ninja -C $(BUILD) -j $(JOBS) perceiver train_step
 	$(python) bench/whole_step.py --program $(program)
 	$(python) bench/train_step.py --program $(program) --step $(BUILD)/bin/train_step
+
+bench-gpu: $(BUILD)/build.ninja $(BUILD)/.setup/oracles  ## forwards and training steps on a GPU; needs Torch_DIR of a CUDA LibTorch
+	@cmake -S . -B $(BUILD) -DPERCEIVER_BENCH=ON >/dev/null
+	@ninja -C $(BUILD) -j $(JOBS) perceiver train_step
+	$(python) bench/gpu.py --program $(program) --step $(BUILD)/bin/train_step
 
 gates: $(BUILD)/build.ninja  ## instruction counts of the hot paths against recorded ones (needs valgrind)
 	@ninja -C $(BUILD) -j $(JOBS) gate_hot_paths
