@@ -206,6 +206,7 @@ class C10dGroup : public Group {
   void barrier(const std::string& what) override { roll_call_->meet(what, timeout_); }
 
   void leave(const std::string& problem) noexcept override {
+    failed_ = true;
     try {
       roll_call_->leave(printable(problem, 400));
     } catch (...) {  // NOLINT(bugprone-empty-catch): the store is gone, so nobody can be told

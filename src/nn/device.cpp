@@ -1,5 +1,7 @@
 #include "perceiver/nn/device.h"
 
+#include <optional>
+
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 
@@ -8,18 +10,25 @@
 #include "perceiver/kernels/dispatch.h"
 
 namespace perceiver::nn {
+namespace {
+
+std::optional<at::Device> device_called(const std::string& name) {
+  try {
+    return at::Device(name);
+  } catch (const c10::Error&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
 
 at::Device parse_device(const std::string& name, int local_rank) {
-  at::Device device = at::kCPU;
-  try {
-    device = at::Device(name);
-  } catch (const c10::Error&) {
-    device = at::kMeta;
-  }
-  if (!device.is_cpu() && !device.is_cuda()) {
+  const std::optional<at::Device> called = device_called(name);
+  if (!called || (!called->is_cpu() && !called->is_cuda())) {
     throw Error(ErrorCode::kArgument,
                 cat("unknown device ", printable(name), ": cpu, cuda or cuda:N"));
   }
+  const at::Device device = *called;
   if (device.is_cpu()) {
     return device;
   }
