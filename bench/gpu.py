@@ -22,38 +22,31 @@ from safetensors.numpy import save_file
 import cases
 import page
 import train_step
-from cases import full_models
 
 import report
 
-MIB = 2**20
 WARM = 3  # of each kind, before those that count
-ALL = "multimodal-perceiver, all outputs"
+# fill-mask answers other rows than its peer, so their losses say nothing
+CASES = [case for case in cases.CASES if not isinstance(case, cases.FillMask)]
 
 
 class Row:
     """One configuration: inputs, a model folder, and both sides measured in processes of their own."""
 
-    def __init__(self, name, options):
-        self.name, self.options = name, options
-        self.preset = name.split(",")[0]
-        self.work = os.path.join(options.work, name.replace(",", "").replace(" ", "-"))
-        self.model = os.path.join(options.work, "models", self.preset)
-        self.chunks = cases.CHUNKS if name == ALL else 1  # forwards of the peer that make one of ours
+    def __init__(self, case, options):
+        self.case, self.name, self.options = case, case.name, options
+        self.work = os.path.join(options.work, self.name.replace(",", "").replace(" ", "-"))
+        self.model = os.path.join(options.work, "models", case.preset)
+        self.chunks = case.peer_chunks
         os.makedirs(self.work, exist_ok=True)
 
     def path(self, leaf):
         return os.path.join(self.work, leaf)
 
     def prepare(self):
-        if not os.path.exists(self.model):
-            os.makedirs(os.path.dirname(self.model), exist_ok=True)
-            subprocess.run([self.options.program, "init", "--preset", self.preset, "--seed", "1", "--quiet",
-                            self.model], check=True, stdout=subprocess.DEVNULL)
-        theirs = full_models.inputs(self.preset)
-        ours = {k: v for k, v in theirs.items() if k.startswith("inputs")} if self.chunks > 1 else theirs
-        save_file(ours, self.path("ours.safetensors"))
-        save_file(theirs, self.path("theirs.safetensors"))
+        cases.make_model(self.options.program, self.case.preset, self.model)
+        save_file(self.case.our_inputs(), self.path("ours.safetensors"))
+        save_file(self.case.peer_inputs(), self.path("theirs.safetensors"))
 
     def measure(self, side, steps, *how):
         worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_worker.py")
@@ -100,7 +93,7 @@ def faster(row, what):
 
 def memory(row, side, what):
     peak = row.get(f"{side}_{what}_peak")
-    return f"{peak / MIB:,.0f}" if peak else "-"
+    return f"{peak / cases.MIB:,.0f}" if peak else "-"
 
 
 def table(rows):
@@ -120,10 +113,10 @@ def gpu():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    names = [*full_models.NAMES, ALL]
+    names = [case.name for case in CASES]
     parser.add_argument("--program", default="build/bin/perceiver")
     parser.add_argument("--step", default="build/bin/train_step")
-    parser.add_argument("--models", nargs="*", default=names)
+    parser.add_argument("--models", nargs="*", default=names, choices=names)
     parser.add_argument("--plan", default="auto", help="of ours: auto, textbook, absorbed, factored")
     parser.add_argument("--forwards", type=int, default=10)
     parser.add_argument("--steps", type=int, default=5)
@@ -133,7 +126,7 @@ def main():
     options = parser.parse_args()
     rows = []
     for name in options.models:
-        rows.append(Row(name, options).run())
+        rows.append(Row(cases.case(name), options).run())
         print(json.dumps(rows[-1]), flush=True)
     with open(os.path.join(options.work, "..", "gpu.jsonl"), "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -64,10 +64,7 @@ class Run:
         self.columns, self.skipped, self.differences = [], {}, {}
 
     def prepare(self):
-        if not os.path.exists(self.model):
-            os.makedirs(os.path.dirname(self.model), exist_ok=True)
-            subprocess.run([self.options.program, "init", "--preset", self.case.preset, "--seed", "1", "--quiet",
-                            self.model], check=True, stdout=subprocess.DEVNULL)
+        cases.make_model(self.options.program, self.case.preset, self.model)
         self.our_inputs, self.peer_inputs = (os.path.join(self.work, leaf) for leaf in ("in.safetensors", "peer-in.safetensors"))
         save_file(self.case.our_inputs(), self.our_inputs)
         save_file(self.case.peer_inputs(), self.peer_inputs)

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tools", "oracle"))
 import full_models  # noqa: E402
+import cases  # noqa: E402
 import page  # noqa: E402
 import report  # noqa: E402
 
@@ -76,9 +77,7 @@ class Bench:
             return {**json.load(file), "peak": peak}
 
     def run(self):
-        if not os.path.exists(self.path("model")):
-            subprocess.run([self.options.program, "init", "--preset", self.name, "--seed", "1", self.path("model")],
-                           check=True, stdout=subprocess.DEVNULL)
+        cases.make_model(self.options.program, self.name, self.path("model"))
         save_file(full_models.inputs(self.name), self.path("in.safetensors"))
         warm = 0 if self.name in ROUNDS else 1
         seconds, peak = {"ours": [], "theirs": []}, {"ours": 0, "theirs": 0}

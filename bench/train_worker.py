@@ -1,6 +1,6 @@
 """One training step of transformers, eager: forward, mean square of the outputs, backward.
 
-    python bench/train_worker.py FOLDER INPUTS THREADS STEPS REPORT [DEVICE FORWARDS [compile]]
+    python bench/train_worker.py FOLDER INPUTS THREADS STEPS REPORT [DEVICE FORWARDS eager|compile]
 
 The report is that of train_step.cpp. With "compile" the forwards are torch.compile's (the first of them compiles).
 """
@@ -56,7 +56,6 @@ def take_peak(device):
 
 
 def on_device(call, device):
-    """Masks and tokens too; subsampled points stay lists of numbers on the host, as users give them."""
     return {name: value.to(device) if isinstance(value, torch.Tensor) else
             {k: v.to(device) for k, v in value.items()} if isinstance(value, dict) else value
             for name, value in call.items()}
@@ -64,7 +63,7 @@ def on_device(call, device):
 
 def main():
     folder, inputs, threads, steps, report = sys.argv[1:6]
-    device, forwards, how = (sys.argv[6:] + ["cpu", "0", "eager"][len(sys.argv) - 6:])[:3]
+    device, forwards, how = sys.argv[6:] or ("cpu", "0", "eager")
     torch.set_num_threads(int(threads))
     model = full_models.load_peer(folder).to(device)  # in evaluation mode: no dropout, gradients all the same
     call = on_device(stages.arguments(load_file(inputs), torch.float32), device)

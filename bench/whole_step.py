@@ -23,6 +23,7 @@ import sys
 import numpy as np
 from PIL import Image
 
+import cases
 from train_step import HERE, finished
 
 import report  # of tools/oracle, which train_step put on the path
@@ -81,9 +82,7 @@ class WholeStep:
         self.options = options
         os.makedirs(options.work, exist_ok=True)
         self.folder = self.path(options.model)
-        if not os.path.exists(self.folder):
-            subprocess.run([options.program, "init", "--preset", options.model, "--seed", "1", self.folder],
-                           check=True, stdout=subprocess.DEVNULL)
+        cases.make_model(options.program, options.model, self.folder)
         with open(self.path("recipe.json"), "w", encoding="utf-8") as file:
             json.dump(recipe_of(self.folder, options), file)
 

@@ -134,9 +134,9 @@ class C10dGroup : public Group {
   C10dGroup(const Launch& launch, const GroupOptions& options)
       : launch_(launch), timeout_(options.timeout) {
     const std::string prefix = cat("perceiver/", launch.attempt);
-    store_ = make_store(launch, options);
+    const Store store = make_store(launch, options);
     roll_call_ = std::make_unique<RollCall>(
-        c10::make_intrusive<c10d::PrefixStore>(prefix + "/roll", store_->clone()), launch.rank,
+        c10::make_intrusive<c10d::PrefixStore>(prefix + "/roll", store->clone()), launch.rank,
         launch.size);
     roll_call_->arrive(options.patience);
     Wires wires = make_wires(launch, options);
@@ -144,9 +144,9 @@ class C10dGroup : public Group {
     auto gloo = Gloo::Options::create(options.timeout);
     gloo->devices = std::move(wires.devices);
     gloo_ =
-        c10::make_intrusive<Gloo>(c10::make_intrusive<c10d::PrefixStore>(prefix + "/gloo", store_),
+        c10::make_intrusive<Gloo>(c10::make_intrusive<c10d::PrefixStore>(prefix + "/gloo", store),
                                   launch.rank, launch.size, gloo);
-    nccl_store_ = c10::make_intrusive<c10d::PrefixStore>(prefix + "/nccl", store_);
+    nccl_store_ = c10::make_intrusive<c10d::PrefixStore>(prefix + "/nccl", store);
   }
   C10dGroup(const C10dGroup&) = delete;
   C10dGroup& operator=(const C10dGroup&) = delete;
@@ -284,7 +284,7 @@ class C10dGroup : public Group {
   Launch launch_;
   std::chrono::milliseconds timeout_;
   std::string wires_;
-  Store store_, nccl_store_;
+  Store nccl_store_;
   std::unique_ptr<RollCall> roll_call_;
   c10::intrusive_ptr<c10d::Backend> nccl_;
   bool tried_nccl_ = false, failed_ = false;

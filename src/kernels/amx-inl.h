@@ -101,14 +101,11 @@ struct AmxPairs {
       multiply<Left::kRows, PairWords>(product);
       return;
     }
-    const int64_t padded = round_up(product.n, kLanes);
-    int64_t column = 0;
-    for (; column + kPanel <= padded; column += kPanel) {
-      multiply_amx_panel<Tiles, 2>(product, product.b + column * product.k, product.c + column);
-    }
-    if (column < padded) {
-      multiply_amx_panel<Tiles, 1>(product, product.b + column * product.k, product.c + column);
-    }
+    for_panels(
+        product.n, [&]<int kVectors>(int64_t column) __attribute__((always_inline)) {
+          multiply_amx_panel<Tiles, kVectors>(product, product.b + column * product.k,
+                                              product.c + column);
+        });
   }
 };
 

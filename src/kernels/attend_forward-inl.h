@@ -188,19 +188,21 @@ inline void prepare_key_terms(Forward& f) {
 /// Of the block's packed keys [qk_dim, keys].
 inline float longest_key(const float* packed, int64_t k, int64_t keys) {
   V longest{};
-  const int64_t padded = round_up(keys, kLanes);
-  for (int64_t column = 0; column < padded; column += kPanel) {
-    const int64_t width = padded - column < kPanel ? kLanes : kPanel;
-    for (int64_t lane = 0; lane < width; lane += kLanes) {
-      const float* p = packed + column * k + lane;
-      V squares{};
-      for (int64_t c = 0; c < k; ++c) {
-        const V x = load(p + c * width);
-        squares += x * x;
-      }
-      longest = max(squares, longest);
-    }
-  }
+  for_panels(
+      keys, [&]<int kVectors>(int64_t column) __attribute__((always_inline)) {
+        V squares[kVectors] = {};
+        const float* p = packed + column * k;
+        for (int64_t c = 0; c < k; ++c) {
+          for (V& sum : squares) {
+            const V x = load(p);
+            sum += x * x;
+            p += kLanes;
+          }
+        }
+        for (const V& sum : squares) {
+          longest = max(sum, longest);
+        }
+      });
   return max_of(longest);
 }
 
@@ -530,13 +532,19 @@ inline float weigh_row_on_grid(const Forward& f, int64_t query, float maximum, f
   return sum_of(totals.plain);
 }
 
+/// Whether scores are products and biases alone.
+inline bool has_plain_scores(const TokenGrid<float>& grid) {
+  return grid.side == GridSide::kNone ||
+         (grid.side == GridSide::kQueries && grid.num_axes == 0 && grid.scale == nullptr);
+}
+
 template <bool kBiased>
 inline float finish_scores(const Forward& f, int64_t query, QueryPlace& place, float* scores) {
   const TokenGrid<float>& grid = f.args.grid;
   if (grid.side == GridSide::kKeys) {
     return score_row_on_grid<kBiased>(f, query, scores);
   }
-  if (grid.side == GridSide::kNone || (grid.num_axes == 0 && grid.scale == nullptr)) {
+  if (has_plain_scores(grid)) {
     return score_row<RowTerms::kNone, kBiased>(f, 1, nullptr, scores);
   }
   find_place(f, query, place);
@@ -566,21 +574,30 @@ inline void weigh(Forward& f, int64_t r, QueryPlace& place, float* scores) {
 
 // ---- weights without looking at scores ----
 
+PERCEIVER_INLINE float squared_length(const float* x, int64_t width) {
+  V squares{};
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    const V part = load(x + c);
+    squares += part * part;
+  }
+  if (c < width) {
+    const V part = load_first(x + c, width - c);
+    squares += part * part;
+  }
+  return sum_of(squares);
+}
+
 /// Whether all scores of the tile are plain products and near to what will be subtracted from them,
 /// by Cauchy and Schwarz. Rows that have nothing yet then begin with 0.
 inline bool all_near(Forward& f, int64_t first, int64_t rows) {
-  const TokenGrid<float>& grid = f.args.grid;
-  if (f.block.biased || f.block.empty || grid.side == GridSide::kKeys ||
-      (grid.side == GridSide::kQueries && (grid.num_axes > 0 || grid.scale != nullptr))) {
+  if (f.block.biased || f.block.empty || !has_plain_scores(f.args.grid)) {
     return false;
   }
   float longest = 0, farthest = 0;
   for (int64_t r = 0; r < rows; ++r) {
-    const float* query = f.buffers.queries + r * f.buffers.query_stride;
-    float squares = 0;
-    for (int64_t c = 0; c < f.args.shape.qk_dim; ++c) {
-      squares += query[c] * query[c];
-    }
+    const float squares =
+        squared_length(f.buffers.queries + r * f.buffers.query_stride, f.args.shape.qk_dim);
     const float maximum = f.buffers.maximum[first + r];
     const float distance = maximum == -kInfinity ? 0 : maximum < 0 ? -maximum : maximum;
     longest = squares > longest ? squares : longest;
@@ -618,37 +635,16 @@ PERCEIVER_INLINE void weigh_tile(const Forward& f, int64_t first, int64_t r, int
   }
 }
 
-template <int kRows, int kVectors>
-inline void weigh_last_rows(const Forward& f, int64_t first, int64_t r, int64_t rows,
-                            int64_t column, V* totals) {
-  if constexpr (kRows > 0) {
-    if (rows == kRows) {
-      weigh_tile<kRows, kVectors>(f, first, r, column, totals);
-    } else {
-      weigh_last_rows<kRows - 1, kVectors>(f, first, r, rows, column, totals);
-    }
-  }
-}
-
-template <int kVectors>
-inline void weigh_panel(const Forward& f, int64_t first, int64_t rows, int64_t column, V* totals) {
-  int64_t r = 0;
-  for (; r + kTileRows <= rows; r += kTileRows) {
-    weigh_tile<kTileRows, kVectors>(f, first, r, column, totals);
-  }
-  weigh_last_rows<kTileRows - 1, kVectors>(f, first, r, rows - r, column, totals);
-}
-
 /// The tile's weights, where all_near() says so.
 PERCEIVER_NOINLINE void weigh_near(Forward& f, int64_t first, int64_t rows) {
   V totals[kQueryTile] = {};
-  int64_t column = 0;
-  for (; column + kPanel <= f.block.keys; column += kPanel) {
-    weigh_panel<2>(f, first, rows, column, totals);
-  }
-  if (column < f.block.keys) {
-    weigh_panel<1>(f, first, rows, column, totals);
-  }
+  for_panels(
+      f.block.keys, [&]<int kVectors>(int64_t column) __attribute__((always_inline)) {
+        for_strips(
+            rows, [&]<int kRows>(int64_t r) __attribute__((always_inline)) {
+              weigh_tile<kRows, kVectors>(f, first, r, column, totals);
+            });
+      });
   for (int64_t r = 0; r < rows; ++r) {
     f.buffers.total[first + r] += sum_of(totals[r]);
   }

@@ -357,6 +357,41 @@ PERCEIVER_INLINE void multiply_tile(int64_t k, const float* a, int64_t lda, cons
   }
 }
 
+template <int kRows, typename Call>
+inline void last_strip(int64_t first, int64_t rows, const Call& call) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      call.template operator()<kRows>(first);
+    } else {
+      last_strip<kRows - 1>(first, rows, call);
+    }
+  }
+}
+
+/// Calls call.operator()<count>(first row) for strips of kTileRows rows, then for the rows that are
+/// left: one instantiation per count.
+template <typename Call>
+PERCEIVER_INLINE void for_strips(int64_t rows, const Call& call) {
+  int64_t r = 0;
+  for (; r + kTileRows <= rows; r += kTileRows) {
+    call.template operator()<kTileRows>(r);
+  }
+  last_strip<kTileRows - 1>(r, rows - r, call);
+}
+
+/// Calls call.operator()<vectors>(first column) for the panels of n packed columns.
+template <typename Call>
+PERCEIVER_INLINE void for_panels(int64_t n, const Call& call) {
+  const int64_t padded = round_up(n, kLanes);
+  int64_t column = 0;
+  for (; column + kPanel <= padded; column += kPanel) {
+    call.template operator()<2>(column);
+  }
+  if (column < padded) {
+    call.template operator()<1>(column);
+  }
+}
+
 struct Product {
   int64_t rows, n, k;  ///< k in words
   const float* a;
@@ -367,46 +402,26 @@ struct Product {
   bool accumulate;
 };
 
-/// The last rows of a panel, fewer than kTileRows: one instantiation per count.
-template <typename Words, Left kLeft, int kRows, int kVectors>
-inline void multiply_last_rows(const Product& product, int64_t rows, const float* a, const float* b,
-                               float* c) {
-  if constexpr (kRows > 0) {
-    if (rows == kRows) {
-      multiply_tile<Words, kLeft, kRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
-                                                   product.accumulate);
-    } else {
-      multiply_last_rows<Words, kLeft, kRows - 1, kVectors>(product, rows, a, b, c);
-    }
-  }
-}
-
 template <typename Words, Left kLeft, int kVectors>
 inline void multiply_panel(const Product& product, const float* b, float* c) {
-  const float* a = product.a;
-  const int64_t step = kTileRows * (kLeft == Left::kRows ? product.lda : 1);
-  int64_t rows = product.rows;
-  for (; rows >= kTileRows; rows -= kTileRows) {
-    multiply_tile<Words, kLeft, kTileRows, kVectors>(product.k, a, product.lda, b, c, product.ldc,
+  const int64_t step = kLeft == Left::kRows ? product.lda : 1;
+  for_strips(
+      product.rows, [&]<int kRows>(int64_t r) __attribute__((always_inline)) {
+        multiply_tile<Words, kLeft, kRows, kVectors>(product.k, product.a + r * step, product.lda,
+                                                     b, c + r * product.ldc, product.ldc,
                                                      product.accumulate);
-    a += step;
-    c += kTileRows * product.ldc;
-  }
-  multiply_last_rows<Words, kLeft, kTileRows - 1, kVectors>(product, rows, a, b, c);
+      });
 }
 
 /// Panel by panel, so that a panel (k * kPanel floats) stays in the first cache while A passes:
 /// best for k of 256 to 512.
 template <Left kLeft, typename Words = FloatWords>
 inline void multiply(const Product& product) {
-  const int64_t padded = round_up(product.n, kLanes);
-  int64_t column = 0;
-  for (; column + kPanel <= padded; column += kPanel) {
-    multiply_panel<Words, kLeft, 2>(product, product.b + column * product.k, product.c + column);
-  }
-  if (column < padded) {
-    multiply_panel<Words, kLeft, 1>(product, product.b + column * product.k, product.c + column);
-  }
+  for_panels(
+      product.n, [&]<int kVectors>(int64_t column) __attribute__((always_inline)) {
+        multiply_panel<Words, kLeft, kVectors>(product, product.b + column * product.k,
+                                               product.c + column);
+      });
 }
 
 }  // namespace

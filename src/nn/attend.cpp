@@ -22,10 +22,6 @@
 namespace perceiver::nn {
 namespace {
 
-/// Scores that may be whole where no kernel of ours runs.
-constexpr int64_t kCpuWholeBytes = int64_t{8} << 20;
-constexpr int64_t kOtherWholeBytes = int64_t{128} << 20;
-
 /// [B, T, H*d] -> [B*H, T, d] without copying when H is 1.
 at::Tensor split_heads(const at::Tensor& x, int64_t heads) {
   const int64_t batch = x.size(0);
@@ -128,11 +124,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   const int64_t heads = options.num_heads;
   const bool by_kernels = q.is_cpu() && q.scalar_type() == at::kFloat;
   const bool maybe_fused = !q.is_cpu() && !key_mask.defined() && options.tile_bytes == 0;
-  const int64_t whole_bytes = options.tile_bytes > 0 ? options.tile_bytes
-                              : q.is_cpu()           ? kCpuWholeBytes
-                                                     : kOtherWholeBytes;
+  const int64_t tile_bytes = options.tile_bytes > 0 ? options.tile_bytes : default_tile_bytes(q);
   const int64_t score_bytes = q.size(0) * heads * q.size(1) * k.size(1) * q.element_size();
-  if (options.dropout > 0 || (!by_kernels && !maybe_fused && score_bytes <= whole_bytes)) {
+  if (options.dropout > 0 || (!by_kernels && !maybe_fused && score_bytes <= tile_bytes)) {
     const at::Tensor out = join_heads(
         attend_textbook(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads),
                         masked_keys(key_mask, heads), options.dropout),
@@ -147,10 +141,9 @@ at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   terms.v = heads_of(v, heads);
   terms.key_mask = key_mask;
   terms.scale = score_scale(terms.q);
-  const at::Tensor by_heads =
-      by_kernels || maybe_fused
-          ? attended_values(terms)
-          : attend_terms_by(terms, AttendPath::kTiles, options.tile_bytes).out;
+  const at::Tensor by_heads = by_kernels || maybe_fused
+                                  ? attended_values(terms)
+                                  : attend_terms_by(terms, AttendPath::kTiles, tile_bytes).out;
   const at::Tensor out = by_heads.transpose(1, 2).reshape({q.size(0), q.size(1), v.size(2)});
   return key_mask.defined() && options.masked_rows == MaskedRows::kMean
              ? at::where(key_mask.any(1).view({-1, 1, 1}), out, v.mean({1}, /*keepdim=*/true))

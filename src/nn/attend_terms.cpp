@@ -406,9 +406,7 @@ AttendPath resolve(AttendPath path, const at::Tensor& q) {
 /// Whether LibTorch has a kernel that makes no matrix of scores for these terms.
 bool has_fused_kernel(const AttendTerms& terms) {
   constexpr int64_t kByMatrices = 0;  // sdp::SDPBackend::math
-  const GridTerms& grid = terms.grid;
-  if (terms.q.is_cpu() || terms.key_mask.defined() || terms.key_bias.defined() ||
-      grid.scale.defined() || !grid.tables.empty()) {
+  if (terms.key_mask.defined() || terms.key_bias.defined() || terms.grid.side != GridSide::kNone) {
     return false;
   }
   return at::_fused_sdp_choice(terms.q, terms.k, terms.v, {}, /*dropout_p=*/0,
@@ -468,6 +466,9 @@ Attended attend_terms(const AttendTerms& terms) {
 }
 
 at::Tensor attended_values(const AttendTerms& terms) {
+  if (terms.q.is_cpu()) {
+    return attend_terms(terms).out;
+  }
   check(terms);
   if (!has_fused_kernel(terms)) {
     return attend_terms(terms).out;

@@ -26,10 +26,8 @@ namespace {
 
 using kernels::GridSide;
 
-constexpr int64_t kCpuTileBytes = int64_t{8} << 20;
-constexpr int64_t kOtherTileBytes = int64_t{128} << 20;  // a GPU wants few calls on much data
-constexpr int64_t kKeysPerTile = 2048;                   // on the CPU
-constexpr int64_t kRowsPerTile = 2048;                   // elsewhere
+constexpr int64_t kKeysPerTile = 2048;  // on the CPU
+constexpr int64_t kRowsPerTile = 2048;  // elsewhere
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Tokens [begin, begin + length): whole lines of the grid's last axis or a part of one line.
@@ -81,7 +79,7 @@ class Tiles {
       masked_ = terms.key_mask.logical_not().view({-1, 1, 1, x_.keys});
     }
     if (tile_bytes <= 0) {
-      tile_bytes = terms.q.is_cpu() ? kCpuTileBytes : kOtherTileBytes;
+      tile_bytes = default_tile_bytes(terms.q);
     }
     const int64_t element = accumulator_type(terms.q) == at::kDouble ? 8 : 4;
     const int64_t budget = std::max<int64_t>(1, tile_bytes / (element * x_.batch * x_.heads));
@@ -373,6 +371,10 @@ class TilesBackward {
 };
 
 }  // namespace
+
+int64_t default_tile_bytes(const at::Tensor& q) {
+  return int64_t{q.is_cpu() ? 8 : 128} << 20;
+}
 
 Attended attend_tiles(const AttendTerms& terms, int64_t tile_bytes) {
   const Tiles tiles(terms, tile_bytes);

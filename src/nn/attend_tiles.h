@@ -14,8 +14,12 @@ enum class AttendPath {
   kTiles,      ///< LibTorch operations, any device and dtype
 };
 
+/// Bytes of scores made at a time where the caller leaves that to us: 8 MiB on the CPU, 128 MiB
+/// elsewhere, since a GPU wants few calls on much data.
+int64_t default_tile_bytes(const at::Tensor& q);
+
 /// attend_terms() by a path of the caller's choice.
-/// @param tile_bytes  scores made at a time in kTiles; 0 = 8 MiB on the CPU, 128 MiB elsewhere
+/// @param tile_bytes  scores made at a time in kTiles; 0 = default_tile_bytes()
 Attended attend_terms_by(const AttendTerms& terms, AttendPath path, int64_t tile_bytes = 0);
 
 /// Common extents of the parts of an attention.

@@ -39,10 +39,8 @@ at::Device parse_device(const std::string& name, int local_rank) {
   const int gpu = device.has_index() ? device.index() : local_rank;
   const int count = at::detail::getCUDAHooks().getNumGPUs();
   if (gpu >= count) {
-    throw Error(ErrorCode::kArgument,
-                cat("device ", printable(name), device.has_index() ? "" : " of this process is ",
-                    device.has_index() ? "" : cat("cuda:", gpu), " was asked for, but there ",
-                    count == 1 ? "is 1 GPU" : cat("are ", count, " GPUs")));
+    throw Error(ErrorCode::kArgument, cat("device cuda:", gpu, " was asked for, but there ",
+                                          count == 1 ? "is 1 GPU" : cat("are ", count, " GPUs")));
   }
   return {at::kCUDA, static_cast<c10::DeviceIndex>(gpu)};
 }

@@ -284,13 +284,13 @@ at::Tensor activated(const at::Tensor& x, Activation kind) {
 
 std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& norm,
                                      const std::vector<LinearWeights>& linears) {
+  if (!at::GradMode::is_enabled() && !x.is_cpu()) {
+    return norm_linears_at_once(x, norm, linears);
+  }
   variable_list weights;
   for (const LinearWeights& linear : linears) {
     weights.push_back(linear.weight);
     weights.push_back(linear.bias);
-  }
-  if (!at::GradMode::is_enabled() && !x.is_cpu()) {
-    return norm_linears_at_once(x, norm, linears);
   }
   if (!at::GradMode::is_enabled()) {
     return norm_linears_forward(x, norm.weight, norm.bias, norm.eps, weights);

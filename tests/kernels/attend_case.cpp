@@ -22,12 +22,11 @@ bool same_bits(float a, float b) {
 
 void lengthen_every_other(GuardedRows& keys, float factor) {
   constexpr int64_t kRun = 512;
-  for (int64_t b = 0; factor != 1 && b < keys.batches; ++b) {
+  for (int64_t b = 0; b < keys.batches; ++b) {
     for (int64_t h = 0; h < keys.heads; ++h) {
-      for (int64_t i = kRun; i < keys.num_rows;
-           i += i % (2 * kRun) == 2 * kRun - 1 ? kRun + 1 : 1) {
+      for (int64_t i = 0; i < keys.num_rows; ++i) {
         for (int64_t c = 0; c < keys.width; ++c) {
-          keys.at(b, h, i, c) *= factor;
+          keys.at(b, h, i, c) *= i / kRun % 2 == 1 ? factor : 1;
         }
       }
     }

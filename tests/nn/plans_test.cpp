@@ -4,6 +4,7 @@
 #endif
 
 #include <cctype>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -377,28 +378,32 @@ void expect_same(const TensorMap& got, const TensorMap& wanted, double relative,
 
 class PlansTest : public testing::TestWithParam<size_t> {
  protected:
+  /// Outputs and gradients of `plans`, run as `options` say, against textbook in double on the CPU.
+  void expect_near_textbook(std::initializer_list<Plan> plans, ModelOptions options,
+                            double outputs_bar, double grads_bar) const {
+    const Result wanted = run(family, textbook);
+    for (const Plan plan : plans) {
+      options.plan = plan;
+      const Result got = run(family, options);
+      const std::string where =
+          family.name + (options.device.is_cpu() ? ", " : " on a GPU, ") + plan_name(plan);
+      expect_same(got.outputs, wanted.outputs, outputs_bar, where);
+      expect_same(got.grads, wanted.grads, grads_bar, where);
+    }
+  }
+
   const Family family = families()[GetParam()];
   const ModelOptions textbook{.dtype = at::kDouble, .plan = Plan::kTextbook};
 };
 
 TEST_P(PlansTest, AgreeWithTextbookInOutputsAndGradients) {
-  const Result wanted = run(family, textbook);
-  for (const Plan plan : {Plan::kAbsorbed, Plan::kFactored, Plan::kAuto}) {
-    const Result got = run(family, {.dtype = at::kDouble, .plan = plan});
-    const std::string where = family.name + ", " + plan_name(plan);
-    expect_same(got.outputs, wanted.outputs, 1e-9, where);
-    expect_same(got.grads, wanted.grads, 1e-9, where);
-  }
+  expect_near_textbook({Plan::kAbsorbed, Plan::kFactored, Plan::kAuto}, {.dtype = at::kDouble},
+                       1e-9, 1e-9);
 }
 
 TEST_P(PlansTest, InSinglePrecisionTheyStayNearDouble) {
-  const Result wanted = run(family, textbook);
-  for (const Plan plan : {Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored}) {
-    const Result got = run(family, {.dtype = at::kFloat, .plan = plan});
-    const std::string where = family.name + ", " + plan_name(plan);
-    expect_same(got.outputs, wanted.outputs, 1e-4, where);
-    expect_same(got.grads, wanted.grads, 2e-3, where);
-  }
+  expect_near_textbook({Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored}, {.dtype = at::kFloat},
+                       1e-4, 2e-3);
 }
 
 TEST_P(PlansTest, RecomputedLayersChangeNothing) {
@@ -412,26 +417,16 @@ TEST_P(PlansTest, OnAGpuTheyGiveTheSame) {
   if (!at::hasCUDA()) {
     GTEST_SKIP() << "no CUDA GPU can be used here";
   }
-  const Result wanted = run(family, textbook);
-  for (const Plan plan : {Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored}) {
-    const Result got = run(family, {.dtype = at::kDouble, .device = at::kCUDA, .plan = plan});
-    const std::string where = family.name + " on a GPU, " + plan_name(plan);
-    expect_same(got.outputs, wanted.outputs, 1e-9, where);
-    expect_same(got.grads, wanted.grads, 1e-9, where);
-  }
+  expect_near_textbook({Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored},
+                       {.dtype = at::kDouble, .device = at::kCUDA}, 1e-9, 1e-9);
 }
 
 TEST_P(PlansTest, OnAGpuInSinglePrecisionTheyStayNearDouble) {
   if (!at::hasCUDA()) {
     GTEST_SKIP() << "no CUDA GPU can be used here";
   }
-  const Result wanted = run(family, textbook);
-  for (const Plan plan : {Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored}) {
-    const Result got = run(family, {.device = at::kCUDA, .plan = plan});
-    const std::string where = family.name + " on a GPU, " + plan_name(plan);
-    expect_same(got.outputs, wanted.outputs, 1e-4, where);
-    expect_same(got.grads, wanted.grads, 2e-3, where);
-  }
+  expect_near_textbook({Plan::kTextbook, Plan::kAbsorbed, Plan::kFactored},
+                       {.dtype = at::kFloat, .device = at::kCUDA}, 1e-4, 2e-3);
 }
 
 /// Counts, while it lives, what this thread copies between host and GPU or reads from a GPU.

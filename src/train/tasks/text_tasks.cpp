@@ -452,13 +452,13 @@ class TextTasks : public Task {
   static at::Tensor task_loss(const LoadedTask& task, const at::Tensor& answers,
                               const at::Tensor& targets, const at::Tensor& rows) {
     const at::Tensor wanted = targets.index_select(0, rows);
+    at::Tensor weights = task.class_weights;
+    if (weights.defined()) {
+      weights = weights.to(answers.device());
+    }
     const at::Tensor sum =
         task.regression() ? at::mse_loss(answers.squeeze(1), wanted, at::Reduction::Sum)
-                          : at::cross_entropy_loss(answers, wanted,
-                                                   task.class_weights.defined()
-                                                       ? task.class_weights.to(answers.device())
-                                                       : task.class_weights,
-                                                   at::Reduction::Sum);
+                          : at::cross_entropy_loss(answers, wanted, weights, at::Reduction::Sum);
     return sum.mul(task.spec.weight);
   }
 
