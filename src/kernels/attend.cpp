@@ -30,8 +30,11 @@ constexpr int64_t kNearFloats = 36864;
 /// 384 / 576 / 1152 / 2048 queries an item: 1.09 / 1.13 / 1.00 / 1.00; its medians on a busy
 /// machine do not differ).
 constexpr ItemLimit kMostOnQueryGrid{2016, 1048576};
-/// An item is a multiple of this many queries, the tile of attend_forward-inl.h.
-constexpr int64_t kQueryStep = 48;
+/// The tile of attend_forward-inl.h: no item has much fewer queries.
+constexpr int64_t kQueryTile = 48;
+/// An item is a multiple of this many queries. Less than a tile, so that 256 or 512 queries are
+/// halves of one size for two threads.
+constexpr int64_t kQueryStep = 16;
 /// Fewer keys than this are not worth a partial result of their own.
 constexpr int64_t kLeastKeys = 512;
 /// Below this many multiplications starting threads costs more than it saves.
@@ -66,16 +69,17 @@ Division divide(const AttendForward<float>& args, int wanted_threads) {
   const int64_t width = std::max<int64_t>(shape.v_dim, 1);
   const int64_t near = std::max(limit.queries, std::min(kNearFloats / width, 2 * kMost.queries));
   const int64_t most =
-      std::clamp(limit.floats / width, 2 * kQueryStep, near) / kQueryStep * kQueryStep;
-  const int64_t steps = divide_up(shape.queries, kQueryStep);
+      std::clamp(limit.floats / width, 2 * kQueryTile, near) / kQueryTile * kQueryTile;
+  const int64_t most_query_parts = divide_up(shape.queries, kQueryTile);
   // The fewest items that keep every thread busy nine tenths of the time, else the best there is.
   int64_t parts = divide_up(shape.queries, most);
-  for (int64_t n = parts; n <= steps && fill_of(pairs * parts, division.threads) < 0.9; ++n) {
+  for (int64_t n = parts; n <= most_query_parts && fill_of(pairs * parts, division.threads) < 0.9;
+       ++n) {
     if (fill_of(pairs * n, division.threads) > fill_of(pairs * parts, division.threads)) {
       parts = n;
     }
   }
-  division.queries = divide_up(steps, parts) * kQueryStep;
+  division.queries = divide_up(divide_up(shape.queries, parts), kQueryStep) * kQueryStep;
   division.query_parts = divide_up(shape.queries, division.queries);
   division.key_parts = 1;
   const int64_t items = pairs * division.query_parts;

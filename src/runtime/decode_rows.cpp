@@ -299,7 +299,7 @@ class RowReader {
     }
     float* scale = workspace.take(end - begin);
     const int64_t first = queries_.first_row() + begin;
-    factors.scales(content, first, parts_.weights.eps, scale);
+    factors.scales(content, neighbours(first, first + content.rows), parts_.weights.eps, scale);
     args.shape.qk_dim = content.columns;
     args.q = {content.data, 0, 0, content.stride};
     args.grid.side = GridSide::kQueries;

@@ -5,13 +5,12 @@
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/kernels/attend.h"
-#include "runtime/encode_parts.h"
+#include "runtime/encode_blocks.h"
 
 namespace perceiver::runtime {
 namespace {
 
 using kernels::AttendForward;
-using kernels::GridSide;
 
 constexpr int64_t kDefaultScratch = int64_t{8} << 20;
 constexpr int64_t kMostTokens = 16384, kFewestTokens = 64;
@@ -24,148 +23,14 @@ int64_t block_tokens(int64_t scratch_bytes, int64_t floats) {
 
 enum class Validity { kAll, kSome, kNone };
 
-Validity validity(const uint8_t* mask, int64_t begin, int64_t end) {
+/// @param mask  of `count` tokens; null = all
+Validity validity(const uint8_t* mask, int64_t count) {
   if (mask == nullptr) {
     return Validity::kAll;
   }
-  const int64_t valid =
-      (end - begin) - std::count(mask + begin, mask + end, static_cast<uint8_t>(0));
-  return valid == 0 ? Validity::kNone : valid == end - begin ? Validity::kAll : Validity::kSome;
+  const int64_t valid = count - std::count(mask, mask + count, static_cast<uint8_t>(0));
+  return valid == 0 ? Validity::kNone : valid == count ? Validity::kAll : Validity::kSome;
 }
-
-/// What one block of tokens becomes: keys and values of an attend call. A row of the call's result
-/// is [v_dim | sums...], `width` floats.
-class BlockForm {
- public:
-  virtual ~BlockForm() = default;
-  virtual int64_t floats_per_token() const = 0;
-  virtual int64_t width() const = 0;
-  /// Keys, values, scale and grid of tokens [begin, end) of example b; what it takes from the
-  /// workspace must outlive the call.
-  virtual void fill(int64_t b, int64_t begin, int64_t end, AttendForward<float>& args,
-                    Workspace& workspace) const = 0;
-  /// Where the sums of a row go.
-  virtual void point_sums(float* /*row*/, int64_t /*queries*/,
-                          AttendForward<float>& /*args*/) const {}
-  /// Rows of results [n, width] -> rows of the state.
-  virtual ConstMatrix to_state(Matrix rows, Workspace& /*workspace*/) const { return rows; }
-};
-
-/// LayerNorm's result, its scale and shift left to the weights.
-Matrix normed_tokens(TokenSource& source, int64_t b, int64_t begin, int64_t end, float eps,
-                     Workspace& workspace) {
-  const Matrix tokens = workspace.matrix(end - begin, source.channels());
-  source.dense(b, begin, end, tokens);
-  kernels::normalise_rows(tokens.rows, tokens.columns, tokens.data, tokens.stride, eps, tokens.data,
-                          tokens.stride);
-  return tokens;
-}
-
-class TextbookForm : public BlockForm {
- public:
-  TextbookForm(TokenSource& source, const AttentionShape& shape, const Linear& key_value, float eps)
-      : source_(source), shape_(shape), key_value_(key_value), eps_(eps) {}
-  int64_t floats_per_token() const override {
-    return source_.channels() + shape_.qk_channels + shape_.v_channels;
-  }
-  int64_t width() const override { return shape_.v_channels / shape_.num_heads; }
-  void fill(int64_t b, int64_t begin, int64_t end, AttendForward<float>& args,
-            Workspace& workspace) const override {
-    const Matrix both = workspace.dense(end - begin, key_value_.out());
-    {
-      const Workspace::Scope scope(workspace);
-      key_value_.apply(normed_tokens(source_, b, begin, end, eps_, workspace), both);
-    }
-    const int64_t qk_dim = shape_.qk_channels / shape_.num_heads;
-    args.shape.qk_dim = qk_dim;
-    args.shape.v_dim = width();
-    args.k = {both.data, 0, qk_dim, both.stride};
-    args.v = {both.data + shape_.qk_channels, 0, width(), both.stride};
-  }
-
- private:
-  TokenSource& source_;
-  const AttentionShape& shape_;
-  const Linear& key_value_;
-  float eps_;
-};
-
-/// Keys and values are the normalised tokens themselves, the same for every head.
-class AbsorbedForm : public BlockForm {
- public:
-  AbsorbedForm(TokenSource& source, float eps) : source_(source), eps_(eps) {}
-  int64_t floats_per_token() const override { return source_.channels(); }
-  int64_t width() const override { return source_.channels(); }
-  void fill(int64_t b, int64_t begin, int64_t end, AttendForward<float>& args,
-            Workspace& workspace) const override {
-    const Matrix tokens = normed_tokens(source_, b, begin, end, eps_, workspace);
-    args.shape.qk_dim = args.shape.v_dim = tokens.columns;
-    args.k = args.v = {tokens.data, 0, 0, tokens.stride};
-  }
-
- private:
-  TokenSource& source_;
-  float eps_;
-};
-
-/// Only the content is there token by token. Queries are centred, so the mean of a token needs no
-/// term of its own; 1 / sigma is the kernel's per-token scale.
-class FactoredForm : public BlockForm {
- public:
-  FactoredForm(TokenSource& source, const FactoredTables& parts, const AttentionShape& shape,
-               int64_t set, int64_t latents, int64_t first_token, float eps)
-      : source_(source),
-        factors_(parts.factors),
-        parts_(parts),
-        rows_per_set_(shape.num_heads * latents),
-        latents_(latents),
-        set_(set),
-        first_token_(first_token),
-        eps_(eps) {}
-  int64_t floats_per_token() const override { return factors_.content_channels() + 1; }
-  int64_t width() const override { return factors_.content_channels() + factors_.extents(); }
-  void fill(int64_t b, int64_t begin, int64_t end, AttendForward<float>& args,
-            Workspace& workspace) const override {
-    const Matrix content = workspace.matrix(end - begin, factors_.content_channels());
-    source_.content(b, begin, end, content);
-    float* scale = workspace.take(end - begin);
-    const int64_t first = first_token_ + begin;
-    factors_.scales(content, first, eps_, scale);
-    args.shape.qk_dim = args.shape.v_dim = content.columns;
-    args.k = args.v = {content.data, 0, 0, content.stride};
-    args.grid.side = GridSide::kKeys;
-    args.grid.num_axes = factors_.num_axes();
-    args.grid.begin = first;
-    args.grid.scale = scale;
-    for (int axis = 0; axis < factors_.num_axes(); ++axis) {
-      const int64_t extent = factors_.extent(axis);
-      args.grid.extents[axis] = extent;
-      args.grid.tables[axis] = {
-          parts_.tables[static_cast<size_t>(axis)].data() + set_ * rows_per_set_ * extent, 0,
-          latents_ * extent, extent};
-    }
-  }
-  void point_sums(float* row, int64_t queries, AttendForward<float>& args) const override {
-    float* sums = row + factors_.content_channels();
-    for (int axis = 0; axis < factors_.num_axes(); ++axis) {
-      args.sums[axis] = {sums, 0, queries * width(), width()};
-      sums += factors_.extent(axis);
-    }
-  }
-  ConstMatrix to_state(Matrix rows, Workspace& workspace) const override {
-    const Matrix tokens = workspace.matrix(rows.rows, factors_.channels());
-    factors_.gather(rows, tokens, workspace);
-    centre_rows(tokens);  // what subtracting every token's mean comes to
-    return tokens;
-  }
-
- private:
-  TokenSource& source_;
-  const TokenFactors& factors_;
-  const FactoredTables& parts_;
-  int64_t rows_per_set_, latents_, set_, first_token_;
-  float eps_;
-};
 
 /// Mean over the tokens of a block, of what the state is a mean of; all heads side by side.
 void add_plain_mean(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts& parts,
@@ -194,7 +59,7 @@ void add_plain_mean(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts&
   state.add_plain(b, mean, static_cast<double>(values.rows));
 }
 
-/// Reads tokens of one example block by block and merges them into the state at the end.
+/// Reads tokens of one example window by window and merges them into the state at the end.
 class ExampleReader {
  public:
   ExampleReader(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts& parts,
@@ -204,58 +69,81 @@ class ExampleReader {
   void read(int64_t begin, int64_t end, ReadState& state, Workspace& workspace) {
     const Workspace::Scope scope(workspace);
     const int64_t rows = parts_.shape.num_heads * queries_.latents;
-    const Matrix total{workspace.take(rows * form_.width()), rows, form_.width(), form_.width()};
-    float* lse = workspace.take(rows);
-    const int64_t step = block_tokens(parts_.scratch_bytes, form_.floats_per_token());
+    RunningMean mean(rows, form_.width(), workspace);
     bool any = false;
-    for (int64_t first = begin; first < end; first += step) {
-      const int64_t last = std::min(first + step, end);
-      const Validity valid = validity(source_.mask(b_), first, last);
-      if (valid == Validity::kNone) {
-        if (state.plain_width > 0) {
-          add_plain_mean(queries_, parts_, source_, b_, first, last, state, workspace);
-        }
-        done_with(first, last);
-        continue;
-      }
-      if (any) {
-        const Workspace::Scope part_scope(workspace);
-        const Matrix part{workspace.take(total.rows * total.stride), rows, total.columns,
-                          total.stride};
-        float* part_lse = workspace.take(rows);
-        attend_block(first, last, valid, part, part_lse, workspace);
-        kernels::merge_attended(rows, total.columns, total.data, total.stride, lse, part.data,
-                                part.stride, part_lse);
-      } else {
-        attend_block(first, last, valid, total, lse, workspace);
-      }
-      any = true;
-      done_with(first, last);
-    }
+    const auto use = [&](const TokenWindow& window) {
+      any = read_window(window, mean, state, workspace) || any;
+    };
+    for_windows(begin, end, form_.origin(), form_.row_tokens(), limits(), use,
+                [this](int64_t first, int64_t last) { done_with(first, last); });
     if (any) {
-      const ConstMatrix mean = form_.to_state(total, workspace);
+      const ConstMatrix read = form_.to_state(mean.finish(), workspace);
       kernels::merge_attended(rows, state.width, state.mean.data() + b_ * rows * state.width,
-                              state.width, state.lse.data() + b_ * rows, mean.data, mean.stride,
-                              lse);
+                              state.width, state.lse.data() + b_ * rows, read.data, read.stride,
+                              mean.lse());
     }
   }
 
  private:
-  void attend_block(int64_t first, int64_t last, Validity valid, Matrix out, float* lse,
-                    Workspace& workspace) const {
+  CutLimits limits() const {
+    const int64_t window = block_tokens(parts_.scratch_bytes, form_.floats_per_token());
+    // Under a bound on memory so much of an input file is mapped at a time.
+    const bool bounded = parts_.scratch_bytes > 0;
+    return {window, bounded ? window : std::numeric_limits<int64_t>::max()};
+  }
+
+  /// Whether any of its tokens is valid.
+  bool read_window(const TokenWindow& window, RunningMean& mean, ReadState& state,
+                   Workspace& workspace) {
+    const Workspace::Scope scope(workspace);
+    const uint8_t* mask = mask_of(window, workspace);
+    const Validity valid = validity(mask, window.count());
+    if (valid == Validity::kNone) {
+      for (int64_t run = 0; run < window.runs && state.plain_width > 0; ++run) {
+        const int64_t first = window.begin(run);
+        add_plain_mean(queries_, parts_, source_, b_, first, first + window.columns, state,
+                       workspace);
+      }
+      return false;
+    }
+    const ColumnPieces reached = form_.reached(window);
+    const int64_t rows = parts_.shape.num_heads * queries_.latents;
+    const Matrix part{workspace.take(rows * reached.part_width), rows, reached.part_width,
+                      reached.part_width};
+    float* lse = workspace.take(rows);
+    attend_window(window, valid == Validity::kSome ? mask : nullptr, part, lse, workspace);
+    mean.add(part, lse, reached.pieces.data(), reached.count);
+    return true;
+  }
+
+  /// Of the window's tokens in their order; null where all are valid.
+  const uint8_t* mask_of(const TokenWindow& window, Workspace& workspace) const {
+    const uint8_t* mask = source_.mask(b_);
+    if (mask == nullptr || window.is_range()) {
+      return mask == nullptr ? nullptr : mask + window.first;
+    }
+    auto* own = reinterpret_cast<uint8_t*>(workspace.take_bytes(window.count()));
+    for (int64_t run = 0; run < window.runs; ++run) {
+      std::copy_n(mask + window.begin(run), window.columns, own + run * window.columns);
+    }
+    return own;
+  }
+
+  void attend_window(const TokenWindow& window, const uint8_t* mask, Matrix out, float* lse,
+                     Workspace& workspace) const {
     const Workspace::Scope scope(workspace);
     const int64_t n = queries_.latents;
     AttendForward<float> args;
     args.shape.heads = parts_.shape.num_heads;
     args.shape.queries = n;
-    args.shape.keys = last - first;
-    form_.fill(b_, first, last, args, workspace);
+    args.shape.keys = window.count();
+    form_.fill(b_, window, args, workspace);
     args.q = query_rows(args.shape.qk_dim);
-    args.key_mask = valid == Validity::kSome ? source_.mask(b_) + first : nullptr;
+    args.key_mask = mask;
     args.out = {out.data, 0, n * out.stride, out.stride};
     args.lse = lse;
     args.bfloat16 = parts_.precision == Precision::kBF16;
-    form_.point_sums(out.data, n, args);
+    form_.point_sums(out.data, n, out.columns, args);
     kernels::attend(args);
   }
 
@@ -283,22 +171,6 @@ class ExampleReader {
   const BlockForm& form_;
   int64_t b_;
 };
-
-/// Calls use(form) with the form that the plan and the source ask for.
-template <typename Use>
-void with_form(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts& parts,
-               TokenSource& source, int64_t b, int64_t first_token, Workspace& workspace,
-               const Use& use) {
-  if (queries.plan == Plan::kTextbook) {
-    use(TextbookForm(source, parts.shape, parts.textbook_linear(), parts.eps));
-  } else if (queries.plan == Plan::kFactored && TokenFactors::applies(source) &&
-             source.content_channels() > 0) {
-    use(FactoredForm(source, queries.of_source(parts.shape, source, workspace), parts.shape,
-                     queries.sets == 1 ? 0 : b, queries.latents, first_token, parts.eps));
-  } else {
-    use(AbsorbedForm(source, parts.eps));
-  }
-}
 
 void check_source(const CrossAttendIn::Queries& queries, const AttentionShape& shape,
                   const TokenSource& source, const ReadState& state) {

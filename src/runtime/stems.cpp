@@ -97,11 +97,14 @@ void copy_run(const T* from, int64_t count, float* to) {
 /// Walks the tokens of a layout in order, keeping the element each one begins at.
 class Walk {
  public:
-  Walk(const RawLayout& layout, int64_t token) : layout_(layout), element_(layout.first) {
-    for (size_t axis = layout.grid.size(); axis-- > 0;) {
-      index_[axis] = token % layout.grid[axis];
-      token /= layout.grid[axis];
-      element_ += index_[axis] * layout.steps[axis];
+  Walk(const RawLayout& layout, int64_t token) : layout_(layout) { go_to(token); }
+
+  void go_to(int64_t token) {
+    element_ = layout_.first;
+    for (size_t axis = layout_.grid.size(); axis-- > 0;) {
+      index_[axis] = token % layout_.grid[axis];
+      token /= layout_.grid[axis];
+      element_ += index_[axis] * layout_.steps[axis];
     }
   }
 
@@ -121,14 +124,17 @@ class Walk {
  private:
   const RawLayout& layout_;
   std::array<int64_t, kMostAxes> index_{};
-  int64_t element_;
+  int64_t element_ = 0;
 };
 
 template <typename T>
-void gather(const T* example, const RawLayout& layout, int64_t begin, Matrix out) {
+void gather(const T* example, const RawLayout& layout, const TokenWindow& window, Matrix out) {
   for_pieces(out.rows, out.columns, [&](int64_t from, int64_t to) {
-    Walk walk(layout, begin + from);
+    Walk walk(layout, window.token(from));
     for (int64_t i = from; i < to; ++i, walk.next()) {
+      if (i % window.columns == 0) {
+        walk.go_to(window.token(i));
+      }
       float* row = out.row(i);
       for (const int64_t run : layout.runs) {
         copy_run(example + walk.element() + run, layout.run, row);
@@ -161,11 +167,11 @@ int64_t RawLayout::row_stride() const {
   return steps.back();
 }
 
-void copy_rows(const Array& raw, const RawLayout& layout, int64_t b, int64_t begin, int64_t end,
+void copy_rows(const Array& raw, const RawLayout& layout, int64_t b, const TokenWindow& window,
                Matrix out) {
-  if (begin < end && layout.width() > 0) {
+  if (window.count() > 0 && layout.width() > 0) {
     visit_numbers(raw, [&](const auto* elements) {
-      gather(elements + b * layout.example, layout, begin, out);
+      gather(elements + b * layout.example, layout, window, out);
     });
   }
 }
@@ -197,8 +203,16 @@ void ContentReader::read(int64_t b, int64_t begin, int64_t end, Matrix out,
   } else if (linear_ != nullptr) {
     read_linear(b, begin, end, out, scratch);
   } else {
-    copy_rows(raw_, layout_, b, begin, end, out);
+    read_raw(b, neighbours(begin, end), out);
   }
+}
+
+bool ContentReader::read_raw(int64_t b, const TokenWindow& window, Matrix out) const {
+  if (table_ != nullptr || linear_ != nullptr) {
+    return false;
+  }
+  copy_rows(raw_, layout_, b, window, out);
+  return true;
 }
 
 void ContentReader::forget(int64_t b, int64_t begin, int64_t end) const {

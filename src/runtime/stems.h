@@ -10,6 +10,7 @@
 #include "perceiver/base/str.h"
 #include "runtime/linear.h"
 #include "runtime/matrix.h"
+#include "runtime/token_window.h"
 
 // From raw values to rows of floats, some rows at a time. Nothing here copies an input whole.
 
@@ -55,10 +56,14 @@ struct RawLayout {
   int64_t row_stride() const;
 };
 
-/// Rows [begin, end) of example b as floats: out [end - begin, layout.width()].
+/// A window's rows of example b as floats: out [window.count(), layout.width()].
 /// @throws Error(kUnsupported) for a dtype that has no float form
-void copy_rows(const Array& raw, const RawLayout& layout, int64_t b, int64_t begin, int64_t end,
+void copy_rows(const Array& raw, const RawLayout& layout, int64_t b, const TokenWindow& window,
                Matrix out);
+inline void copy_rows(const Array& raw, const RawLayout& layout, int64_t b, int64_t begin,
+                      int64_t end, Matrix out) {
+  copy_rows(raw, layout, b, neighbours(begin, end), out);
+}
 
 /// Token content: raw values, raw values through a linear layer, or embeddings.
 class ContentReader {
@@ -75,6 +80,8 @@ class ContentReader {
 
   int64_t channels() const { return channels_; }
   void read(int64_t b, int64_t begin, int64_t end, Matrix out, StemScratch& scratch) const;
+  /// The same of a window, where content is raw values. @return false where it is not
+  bool read_raw(int64_t b, const TokenWindow& window, Matrix out) const;
   /// TokenSource::forget(), for raw rows that lie one after the other.
   void forget(int64_t b, int64_t begin, int64_t end) const;
 

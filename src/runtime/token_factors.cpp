@@ -41,7 +41,7 @@ Spread spread_of(const float* x, int64_t width) {
 template <typename Extents>
 class GridWalk {
  public:
-  GridWalk(const Extents& extents, size_t axes, int64_t first) : extents_(extents), axes_(axes) {
+  GridWalk(const Extents& extents, size_t axes, int64_t first) : extents_(&extents), axes_(axes) {
     for (size_t x = axes; x-- > 0;) {
       at_[x] = first % extents[x];
       first /= extents[x];
@@ -50,7 +50,7 @@ class GridWalk {
   size_t at(size_t axis) const { return static_cast<size_t>(at_[axis]); }
   void step() {
     for (size_t x = axes_; x-- > 0;) {
-      if (++at_[x] < extents_[x]) {
+      if (++at_[x] < (*extents_)[x]) {
         return;
       }
       at_[x] = 0;
@@ -58,7 +58,7 @@ class GridWalk {
   }
 
  private:
-  const Extents& extents_;
+  const Extents* extents_;
   size_t axes_;
   Extents at_{};
 };
@@ -142,16 +142,20 @@ int64_t TokenFactors::extents() const {
   return total;
 }
 
-void TokenFactors::scales(ConstMatrix content, int64_t first, float eps, float* out) const {
+void TokenFactors::scales(ConstMatrix content, const TokenWindow& window, float eps,
+                          float* out) const {
   const Extents extents = grid();
   const auto width = [](int64_t n) { return static_cast<double>(n); };
   const double all = width(channels_);
   const int64_t constants = static_cast<int64_t>(constant_.size());
 #pragma omp parallel for schedule(static)
   for (int64_t task = 0; task < content.rows; task += kRowsPerTask) {
-    GridWalk walk(extents, axes_.size(), first + task);
     const int64_t end = std::min(task + kRowsPerTask, content.rows);
+    GridWalk walk(extents, axes_.size(), window.token(task));
     for (int64_t i = task; i < end; ++i, walk.step()) {
+      if (i % window.columns == 0) {
+        walk = GridWalk(extents, axes_.size(), window.token(i));
+      }
       const Spread own = spread_of(content.row(i), content_);
       double mu = width(content_) * own.mean + width(constants) * constant_mean_;
       for (size_t x = 0; x < axes_.size(); ++x) {

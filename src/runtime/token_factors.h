@@ -10,6 +10,7 @@
 #include "perceiver/kernels/attend.h"
 #include "runtime/matrix.h"
 #include "runtime/token_source.h"
+#include "runtime/token_window.h"
 #include "runtime/workspace.h"
 
 namespace perceiver::runtime {
@@ -40,8 +41,8 @@ class TokenFactors {
   int64_t content_channels() const { return content_; }
   int64_t channels() const { return channels_; }
 
-  /// 1 / sqrt(variance + eps) of rows first, first + 1, ... of the grid, whose content is given.
-  void scales(ConstMatrix content, int64_t first, float eps, float* out) const;
+  /// 1 / sqrt(variance + eps) of the window's rows of the grid, whose content is given.
+  void scales(ConstMatrix content, const TokenWindow& window, float eps, float* out) const;
 
   /// Scores of the positions: out(i, c) = sum over the channels k of `axis` of x(i, k) * axis(c,
   /// k), for the axis 0 plus those of the constant channels.

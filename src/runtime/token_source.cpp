@@ -115,6 +115,12 @@ class InputSource : public TokenSource {
     fields_.content.read(b, begin, end, out, *scratch_);
   }
 
+  void content_of(int64_t b, const TokenWindow& window, Matrix out) override {
+    if (!fields_.content.read_raw(b, window, out)) {
+      TokenSource::content_of(b, window, out);
+    }
+  }
+
   void forget(int64_t b, int64_t begin, int64_t end) const override {
     fields_.content.forget(b, begin, end);
   }

@@ -11,6 +11,7 @@
 #include "perceiver/tokens/engine.h"
 #include "perceiver/tokens/positions.h"
 #include "runtime/matrix.h"
+#include "runtime/token_window.h"
 #include "runtime/weights.h"
 #include "runtime/workspace.h"
 
@@ -49,6 +50,13 @@ class TokenSource {
   /// Content of rows [begin, end) of example `b`, without positions even where they are added:
   /// out [end - begin, content_channels].
   virtual void content(int64_t b, int64_t begin, int64_t end, Matrix out) = 0;
+  /// The same of a window: out [window.count(), content_channels].
+  virtual void content_of(int64_t b, const TokenWindow& window, Matrix out) {
+    for (int64_t run = 0; run < window.runs; ++run) {
+      content(b, window.begin(run), window.begin(run) + window.columns,
+              out.block(run * window.columns, (run + 1) * window.columns));
+    }
+  }
   /// The dense view: out [end - begin, channels], positions, constants and replacements included.
   virtual void dense(int64_t b, int64_t begin, int64_t end, Matrix out) = 0;
   /// [count] nonzero = valid, or null = all.

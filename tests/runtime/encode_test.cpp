@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "perceiver/base/error.h"
+#include "perceiver/base/str.h"
 #include "plan_fixture.h"
 
 namespace perceiver::runtime::test {
@@ -197,6 +198,24 @@ TEST(CrossAttendIn, FactorsThreeAxesAndManyPositionChannels) {
   MadeUpSource video({.grid = {3, 5, 7}, .content = 5, .bands = 16, .constants = 1});
   Reading model(reading(video.channels(), 1));
   EXPECT_LT(model.distance_of(Plan::kFactored, {&video}), kRounding);
+}
+
+TEST(CrossAttendIn, LongRowsAreReadInRectanglesOfTheGrid) {
+  for (const std::vector<int64_t>& grid :
+       {std::vector<int64_t>{30, 700}, {3, 4, 701}, {2, 3, 900, 1}, {21000}, {25, 1}}) {
+    MadeUpSource wide({.batch = 2, .grid = grid, .content = 3, .bands = 2, .masked_share = 0.2});
+    Reading model(reading(wide.channels(), 2));
+    EXPECT_LT(model.distance_of(Plan::kFactored, {&wide}), kRounding) << shape_string(grid);
+    const auto queries = model.queries(Plan::kFactored, 2);
+    ReadState state;
+    // the second part from within a row, the first in the smallest windows
+    const int64_t count = wide.count(), middle = count / 3 + 1;
+    model.cross().read(*queries, wide, middle, count, 0, state, model.workspace());
+    model.cross().limit_scratch(1);
+    model.cross().read(*queries, wide, 0, middle, 0, state, model.workspace());
+    EXPECT_LT(model.distance_of(model.finish(*queries, state), {&wide}), kRounding)
+        << shape_string(grid) << " in two parts";
+  }
 }
 
 TEST(CrossAttendIn, StatisticsStayAccurateForContentFarFromZero) {
