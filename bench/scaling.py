@@ -222,7 +222,7 @@ def text(rows, found, options):
         r["side"], f"{r['size']:,}", cell(r, "free_seconds", 1, "{:.3g}"), cell(r, "free_peak", MIB, "{:,.0f}"),
         cell(r, "bounded_seconds", 1, "{:.3g}"), cell(r, "bounded_peak", MIB, "{:,.0f}")] for r in rows])
     judged = "\n".join(f"- {what}: {reached}, {'as wanted' if fine else '**not as wanted**'}" for what, reached, fine in found)
-    about = f"Commit {report.commit()}; {report.cpu()}; {options.threads} threads, engine {options.engine}."
+    about = f"Commit {options.commit}; {report.cpu()}; {options.threads} threads, engine {options.engine}."
     return f"{about}\n\n![Time and memory against size](scaling.svg)\n\n{table}\n\n{judged}"
 
 
@@ -242,10 +242,11 @@ def parse():
 
 def main():
     options = parse()
+    options.commit = report.commit()  # before the page is written
     rows = [row for side in options.sides for row in measure(side, options)]
     found = [check for side in options.sides for check in checks(rows, side)]
     with open(os.path.join(options.work, "scaling.json"), "w", encoding="utf-8") as file:
-        json.dump({"commit": report.commit(), "cpu": report.cpu(), "rows": rows}, file, indent=1)
+        json.dump({"commit": options.commit, "cpu": report.cpu(), "rows": rows}, file, indent=1)
     for what, reached, fine in found:
         print(f"{what}: {reached}: {'as wanted' if fine else 'NOT as wanted'}")
     if not options.no_page:
