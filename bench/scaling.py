@@ -1,6 +1,7 @@
 """`make bench-scaling`: time and peak memory against the number of inputs read and of outputs asked for.
 
-    python bench/scaling.py --program build/bin/perceiver [--largest N] [--engine NAME] [--budget SIZE] [--no-page]
+    python bench/scaling.py --program build/bin/perceiver [--largest N] [--engine NAME] [--budget SIZE] [--rounds K]
+                            [--no-page]
 
 Models of one width whose grid grows: 64 content channels with Fourier positions of two axes are read into 256
 latents; or 1,000 tokens are read and a grid of Fourier queries is answered. 10^3 to 10^7 tokens or outputs, with

@@ -195,20 +195,6 @@ const FactoredTables& Decoder::Prepared::of_queries(const Parts& parts, const st
   return own;
 }
 
-namespace {
-
-/// LayerNorm's result of rows [begin, end), scale and shift left to the weights.
-Matrix normed_rows(TokenSource& queries, int64_t b, int64_t begin, int64_t end, float eps,
-                   Workspace& workspace) {
-  const Matrix rows = workspace.dense(end - begin, queries.channels());
-  queries.dense(b, begin, end, rows);
-  kernels::normalise_rows(rows.rows, rows.columns, rows.data, rows.stride, eps, rows.data,
-                          rows.stride);
-  return rows;
-}
-
-}  // namespace
-
 bool Decoder::Parts::keeps(const TokenSource& queries, const std::string& output) const {
   return queries.is_constant() &&
          (constant_queries.contains(output) ||
@@ -231,7 +217,8 @@ const float* Decoder::Parts::constant_rows(TokenSource& queries, const std::stri
   for (int64_t begin = 0; begin < queries.count(); begin += step) {
     const Workspace::Scope scope(workspace);
     const int64_t end = std::min(begin + step, queries.count());
-    packed_query().apply(normed_rows(queries, 0, begin, end, weights.eps, workspace),
+    packed_query().apply(normed_rows(queries, 0, begin, end, weights.eps,
+                                     workspace.dense(end - begin, queries.channels())),
                          {kept.data() + begin * qk, end - begin, qk, qk});
   }
   return kept.data();
@@ -247,7 +234,8 @@ void Decoder::map(const Prepared& prepared, TokenSource& queries, int64_t b, int
     const Workspace::Scope scope(workspace);
     const int64_t last = std::min(first + step, end);
     const Matrix q = workspace.dense(last - first, parts.shape().qk_channels);
-    parts.packed_query().apply(normed_rows(queries, b, first, last, parts.weights.eps, workspace),
+    parts.packed_query().apply(normed_rows(queries, b, first, last, parts.weights.eps,
+                                           workspace.dense(last - first, queries.channels())),
                                q);
     for (int64_t h = 0; h < parts.shape().num_heads; ++h) {
       const Matrix scores{out + h * head_stride + (first - begin) * n, last - first, n, n};

@@ -328,11 +328,8 @@ class RowReader {
   }
 
   Matrix normed(int64_t begin, int64_t end, Workspace& workspace) const {
-    const Matrix rows = workspace.dense(end - begin, queries_.channels());
-    queries_.dense(b_, begin, end, rows);
-    kernels::normalise_rows(rows.rows, rows.columns, rows.data, rows.stride, parts_.weights.eps,
-                            rows.data, rows.stride);
-    return rows;
+    return normed_rows(queries_, b_, begin, end, parts_.weights.eps,
+                       workspace.dense(end - begin, queries_.channels()));
   }
 
   /// A masked query attends to nothing; only the output's bias is left of it.

@@ -1,20 +1,9 @@
 #include "runtime/encode_blocks.h"
 
-#include "perceiver/kernels/rows.h"
-
 namespace perceiver::runtime {
 
 using kernels::AttendForward;
 using kernels::GridSide;
-
-Matrix normed_tokens(TokenSource& source, int64_t b, int64_t begin, int64_t end, float eps,
-                     Workspace& workspace) {
-  const Matrix tokens = workspace.matrix(end - begin, source.channels());
-  source.dense(b, begin, end, tokens);
-  kernels::normalise_rows(tokens.rows, tokens.columns, tokens.data, tokens.stride, eps, tokens.data,
-                          tokens.stride);
-  return tokens;
-}
 
 void TextbookForm::fill(int64_t b, const TokenWindow& window, AttendForward<float>& args,
                         Workspace& workspace) const {
@@ -22,7 +11,9 @@ void TextbookForm::fill(int64_t b, const TokenWindow& window, AttendForward<floa
   {
     const Workspace::Scope scope(workspace);
     const int64_t end = window.first + window.count();
-    key_value_.apply(normed_tokens(source_, b, window.first, end, eps_, workspace), both);
+    key_value_.apply(normed_rows(source_, b, window.first, end, eps_,
+                                 workspace.dense(window.count(), source_.channels())),
+                     both);
   }
   const int64_t qk_dim = shape_.qk_channels / shape_.num_heads;
   args.shape.qk_dim = qk_dim;
@@ -34,7 +25,8 @@ void TextbookForm::fill(int64_t b, const TokenWindow& window, AttendForward<floa
 void AbsorbedForm::fill(int64_t b, const TokenWindow& window, AttendForward<float>& args,
                         Workspace& workspace) const {
   const int64_t end = window.first + window.count();
-  const Matrix tokens = normed_tokens(source_, b, window.first, end, eps_, workspace);
+  const Matrix tokens = normed_rows(source_, b, window.first, end, eps_,
+                                    workspace.matrix(window.count(), source_.channels()));
   args.shape.qk_dim = args.shape.v_dim = tokens.columns;
   args.k = args.v = {tokens.data, 0, 0, tokens.stride};
 }
@@ -96,10 +88,8 @@ void FactoredForm::fill(int64_t b, const TokenWindow& window, AttendForward<floa
   args.grid.side = GridSide::kKeys;
   args.grid.num_axes = factors_.num_axes();
   args.grid.scale = scale;
-  // Where the window begins on the grid that its ranges make.
-  args.grid.begin =
-      on_grid.first / row_tokens() - (inner_ == 0 ? 0 : range(0, window).begin * plane_);
-  args.grid.begin *= window.columns;
+  // The grid that the window's ranges make begins where its first coordinate of axis 0 does.
+  args.grid.begin = on_grid.first / row_tokens() % plane_ * window.columns;
   for (int axis = 0; axis < factors_.num_axes(); ++axis) {
     const int64_t extent = factors_.extent(axis);
     const Range own = range(axis, window);

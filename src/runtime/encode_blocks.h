@@ -120,10 +120,6 @@ class FactoredForm : public BlockForm {
   float eps_;
 };
 
-/// LayerNorm's result, its scale and shift left to the weights.
-Matrix normed_tokens(TokenSource& source, int64_t b, int64_t begin, int64_t end, float eps,
-                     Workspace& workspace);
-
 /// Calls use(form) with the form that the plan and the source ask for.
 /// @param first_token  where on the grid the source's token 0 lies
 template <typename Use>

@@ -37,7 +37,8 @@ void add_plain_mean(const CrossAttendIn::Queries& queries, CrossAttendIn::Parts&
                     TokenSource& source, int64_t b, int64_t begin, int64_t end, ReadState& state,
                     Workspace& workspace) {
   const Workspace::Scope scope(workspace);
-  Matrix values = normed_tokens(source, b, begin, end, parts.eps, workspace);
+  Matrix values = normed_rows(source, b, begin, end, parts.eps,
+                              workspace.matrix(end - begin, source.channels()));
   if (queries.plan == Plan::kTextbook) {
     const Linear& linear = parts.textbook_linear();
     const Matrix both = workspace.matrix(values.rows, linear.out());
@@ -119,8 +120,11 @@ class ExampleReader {
   /// Of the window's tokens in their order; null where all are valid.
   const uint8_t* mask_of(const TokenWindow& window, Workspace& workspace) const {
     const uint8_t* mask = source_.mask(b_);
-    if (mask == nullptr || window.is_range()) {
-      return mask == nullptr ? nullptr : mask + window.first;
+    if (mask == nullptr) {
+      return nullptr;
+    }
+    if (window.is_range()) {
+      return mask + window.first;
     }
     auto* own = reinterpret_cast<uint8_t*>(workspace.take_bytes(window.count()));
     for (int64_t run = 0; run < window.runs; ++run) {
@@ -240,7 +244,8 @@ void CrossAttendIn::map(const Queries& queries, TokenSource& source, const ReadS
     const int64_t b = block / blocks, first = block % blocks * step;
     const int64_t last = std::min(first + step, source.count());
     const Workspace::Scope scope(workspace);
-    ConstMatrix keys = normed_tokens(source, b, first, last, parts.eps, workspace);
+    ConstMatrix keys = normed_rows(source, b, first, last, parts.eps,
+                                   workspace.matrix(last - first, source.channels()));
     if (textbook) {
       const Matrix both = workspace.matrix(keys.rows, parts.textbook_linear().out());
       parts.textbook_linear().apply(keys, both);

@@ -33,8 +33,7 @@ Affine columns(const Affine& affine, int64_t first, int64_t width) {
 }
 
 int64_t width_of_parts(int64_t in) {
-  const int64_t count = (in + kLongestSum - 1) / kLongestSum;
-  return round_up((in + count - 1) / count, kPartStep);
+  return even_part(in, kLongestSum, kPartStep);
 }
 
 /// Packed by parts of `width` input channels; by one where oneDNN does that by itself.

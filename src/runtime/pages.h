@@ -13,6 +13,12 @@ inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+/// `whole` in as few parts as `most` allows, of about one size, in multiples of `step`.
+inline int64_t even_part(int64_t whole, int64_t most, int64_t step) {
+  const int64_t count = (whole + most - 1) / most;
+  return round_up((whole + count - 1) / count, step);
+}
+
 /// Memory straight from the system: large blocks start on a huge page and go back whole, so that
 /// loading a model leaves no holes in the heap. Not initialised.
 class Pages {

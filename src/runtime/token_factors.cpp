@@ -41,16 +41,19 @@ Spread spread_of(const float* x, int64_t width) {
 template <typename Extents>
 class GridWalk {
  public:
-  GridWalk(const Extents& extents, size_t axes, int64_t first) : extents_(&extents), axes_(axes) {
-    for (size_t x = axes; x-- > 0;) {
-      at_[x] = first % extents[x];
-      first /= extents[x];
+  GridWalk(const Extents& extents, size_t axes, int64_t first) : extents_(extents), axes_(axes) {
+    go_to(first);
+  }
+  void go_to(int64_t point) {
+    for (size_t x = axes_; x-- > 0;) {
+      at_[x] = point % extents_[x];
+      point /= extents_[x];
     }
   }
   size_t at(size_t axis) const { return static_cast<size_t>(at_[axis]); }
   void step() {
     for (size_t x = axes_; x-- > 0;) {
-      if (++at_[x] < (*extents_)[x]) {
+      if (++at_[x] < extents_[x]) {
         return;
       }
       at_[x] = 0;
@@ -58,7 +61,7 @@ class GridWalk {
   }
 
  private:
-  const Extents* extents_;
+  const Extents& extents_;
   size_t axes_;
   Extents at_{};
 };
@@ -154,7 +157,7 @@ void TokenFactors::scales(ConstMatrix content, const TokenWindow& window, float 
     GridWalk walk(extents, axes_.size(), window.token(task));
     for (int64_t i = task; i < end; ++i, walk.step()) {
       if (i % window.columns == 0) {
-        walk = GridWalk(extents, axes_.size(), window.token(i));
+        walk.go_to(window.token(i));
       }
       const Spread own = spread_of(content.row(i), content_);
       double mu = width(content_) * own.mean + width(constants) * constant_mean_;

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "perceiver/kernels/attend.h"
+#include "perceiver/kernels/rows.h"
 #include "runtime/stems.h"
 #include "runtime/token_source_cache.h"
 #include "runtime/token_source_positions.h"
@@ -568,6 +569,13 @@ Array find_or_none(const ArrayMap& arrays, const std::string& name) {
 
 SourceCache::SourceCache() : parts_(std::make_unique<Parts>()) {}
 SourceCache::~SourceCache() = default;
+
+Matrix normed_rows(TokenSource& source, int64_t b, int64_t begin, int64_t end, float eps,
+                   Matrix out) {
+  source.dense(b, begin, end, out);
+  kernels::normalise_rows(out.rows, out.columns, out.data, out.stride, eps, out.data, out.stride);
+  return out;
+}
 
 std::vector<std::unique_ptr<TokenSource>> read_inputs(const ModelSpec& spec,
                                                       const ModelShape& shape,

@@ -75,6 +75,11 @@ class TokenSource {
   const float* constant_ = nullptr;
 };
 
+/// LayerNorm's result of rows [begin, end), its scale and shift left to the weights.
+/// @param out  [end - begin, channels]  @return it
+Matrix normed_rows(TokenSource& source, int64_t b, int64_t begin, int64_t end, float eps,
+                   Matrix out);
+
 /// Columns of the dense position channels that belong to axis `axis`, in the order of
 /// positions.axes[axis]'s channels.
 std::vector<int64_t> axis_columns(const tokens::SeparablePositions& positions, size_t axis);

@@ -1,5 +1,7 @@
 #include "runtime/token_window.h"
 
+#include "runtime/pages.h"
+
 namespace perceiver::runtime {
 namespace {
 
@@ -10,14 +12,9 @@ constexpr int64_t kColumns = 256;
 /// What is done once for a window is then little against what is done for its tokens.
 constexpr int64_t kFewestTokens = 4096;
 
-int64_t divide_up(int64_t n, int64_t by) {
-  return (n + by - 1) / by;
-}
-
-/// Parts of about one size, in whole cache lines.
+/// Parts of a row, in whole cache lines.
 int64_t balanced(int64_t width, int64_t most) {
-  const int64_t even = divide_up(width, divide_up(width, most));
-  return std::min(width, divide_up(even, 16) * 16);
+  return std::min(width, even_part(width, most, kCacheLine / int64_t{sizeof(float)}));
 }
 
 }  // namespace
