@@ -10,6 +10,7 @@ constexpr int kLanes = 8;
 
 #include "kernels/attend_forward-inl.h"
 #include "kernels/rows-inl.h"
+#include "kernels/strassen-inl.h"
 
 namespace perceiver::kernels {
 
@@ -18,6 +19,7 @@ const KernelTable kAvx2Kernels = {
     .row_statistics = row_statistics_of,
     .normalise_rows = normalise_rows_of,
     .activate_rows = activate_rows_of,
+    .strassen = kStrassen,
 };
 
 }  // namespace perceiver::kernels

@@ -8,6 +8,7 @@ constexpr int kLanes = 4;
 
 #include "kernels/attend_forward-inl.h"
 #include "kernels/rows-inl.h"
+#include "kernels/strassen-inl.h"
 
 namespace perceiver::kernels {
 
@@ -16,6 +17,7 @@ const KernelTable kPortableKernels = {
     .row_statistics = row_statistics_of,
     .normalise_rows = normalise_rows_of,
     .activate_rows = activate_rows_of,
+    .strassen = kStrassen,
 };
 
 }  // namespace perceiver::kernels

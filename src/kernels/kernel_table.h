@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/strassen_kernel.h"
 #include "perceiver/kernels/attend.h"
 #include "perceiver/kernels/rows.h"
 
@@ -37,6 +38,7 @@ struct KernelTable {
                          const PartedRows& out);
   void (*activate_rows)(RowRange rows, int64_t width, float* x, int64_t stride, const float* bias,
                         Activation activation);
+  StrassenKernel strassen;
 };
 
 /// Best first.

@@ -58,7 +58,7 @@ CrossAttendIn::CrossAttendIn(Weights& weights, const std::string& prefix, const 
   parts.key.bias.clear();
   parts.value = normed(weights, prefix, "value", "norm_inputs");
   parts.output = Linear(weights.affine(prefix + ".output"), precision);
-  parts.mlp = Mlp(weights, prefix, parts.shape, spec.compatibility, precision);
+  parts.mlp = Mlp(weights, prefix, spec.compatibility, precision);
   std::vector<std::string> read;
   for (const char* part : {"norm_queries", "norm_inputs", "query", "key", "value", "output"}) {
     read.push_back(cat(prefix, ".", part, ".weight"));

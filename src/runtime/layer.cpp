@@ -10,9 +10,16 @@
 namespace perceiver::runtime {
 namespace {
 
+/// Rows that `reader` reads: without gaps for oneDNN, with them for the seven products.
+InParts<Matrix> room_for(const Linear& reader, int64_t rows, Workspace& workspace) {
+  return reader.order() == ProductOrder::kSeven
+             ? workspace.parts(rows, reader.in(), reader.in_part())
+             : workspace.dense_parts(rows, reader.in(), reader.in_part());
+}
+
 /// LayerNorm without scale and shift, which live in the next weight.
 InParts<Matrix> normalised(ConstMatrix x, float eps, const Linear& reader, Workspace& workspace) {
-  const auto out = workspace.dense_parts(x.rows, x.columns, reader.in_part());
+  const auto out = room_for(reader, x.rows, workspace);
   kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, eps,
                           {out.first.data, out.first.stride, out.width(), out.step});
   return out;
@@ -47,19 +54,19 @@ void softmax_rows(Matrix scores, float scale) {
 
 }  // namespace
 
-Mlp::Mlp(const Weights& weights, const std::string& prefix, const AttentionShape& /*shape*/,
-         const Compatibility& compatibility, Precision precision)
+Mlp::Mlp(const Weights& weights, const std::string& prefix, const Compatibility& compatibility,
+         Precision precision, ProductOrder order)
     : activation_(compatibility.activation),
       eps_(static_cast<float>(compatibility.layer_norm_eps)) {
   Affine in = weights.affine(prefix + ".mlp_in");
   in.fold_norm(weights.data(prefix + ".norm_mlp.weight"), weights.data(prefix + ".norm_mlp.bias"));
-  out_ = Linear(weights.affine(prefix + ".mlp_out"), precision);
-  in_ = Linear(std::move(in), precision, out_.in_part());
+  out_ = Linear(weights.affine(prefix + ".mlp_out"), precision, 0, order);
+  in_ = Linear(std::move(in), precision, out_.in_part(), order);
 }
 
 void Mlp::apply(Matrix x, Workspace& workspace) const {
   const Workspace::Scope scope(workspace);
-  const auto hidden = workspace.dense_parts(x.rows, in_.out(), out_.in_part());
+  const auto hidden = room_for(out_, x.rows, workspace);
   {
     const Workspace::Scope inner(workspace);
     in_.apply(normalised(x, eps_, in_, workspace), hidden, {activation_, false});
@@ -69,7 +76,7 @@ void Mlp::apply(Matrix x, Workspace& workspace) const {
 
 SelfAttendLayer::SelfAttendLayer(Weights& weights, const std::string& prefix,
                                  const AttentionShape& shape, const Compatibility& compatibility,
-                                 Precision precision)
+                                 Precision precision, ProductOrder order)
     : shape_(shape), eps_(static_cast<float>(compatibility.layer_norm_eps)), precision_(precision) {
   const float* gamma = weights.data(prefix + ".norm_queries.weight");
   const float* beta = weights.data(prefix + ".norm_queries.bias");
@@ -84,10 +91,10 @@ SelfAttendLayer::SelfAttendLayer(Weights& weights, const std::string& prefix,
     fold_value_bias(output, value);
     key.bias.clear();  // adds one number to all scores of a query
     value.bias.clear();
-    output_ = Linear(std::move(output), precision);
-    query_key_value_ = Linear(stack({&query, &key, &value}), precision);
+    output_ = Linear(std::move(output), precision, 0, order);
+    query_key_value_ = Linear(stack({&query, &key, &value}), precision, 0, order);
   }
-  mlp_ = Mlp(weights, prefix, shape, compatibility, precision);
+  mlp_ = Mlp(weights, prefix, compatibility, precision, order);
   weights.release_all(prefix);
 }
 
@@ -98,13 +105,16 @@ void SelfAttendLayer::apply(Matrix latents, int64_t batch, Workspace& workspace,
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(qk)));
   {
     const Workspace::Scope scope(workspace);
-    const Matrix all = workspace.dense(latents.rows, query_key_value_.out());
+    const Matrix all = query_key_value_.order() == ProductOrder::kSeven
+                           ? workspace.matrix(latents.rows, query_key_value_.out())
+                           : workspace.dense(latents.rows, query_key_value_.out());
     {
       const Workspace::Scope inner(workspace);
       query_key_value_.apply(normalised(latents, eps_, query_key_value_, workspace),
                              side_by_side(all, all.columns));
     }
-    const Matrix attended = workspace.dense(latents.rows, shape_.v_channels);
+    const Matrix attended = wants_gaps() ? workspace.matrix(latents.rows, shape_.v_channels)
+                                         : workspace.dense(latents.rows, shape_.v_channels);
     const auto part = [&](int64_t first, int64_t width) {
       return kernels::Rows<const float>{all.data + first, count * all.stride, width, all.stride};
     };

@@ -16,8 +16,8 @@ namespace perceiver::runtime {
 class Mlp {
  public:
   Mlp() = default;
-  Mlp(const Weights& weights, const std::string& prefix, const AttentionShape& shape,
-      const Compatibility& compatibility, Precision precision);
+  Mlp(const Weights& weights, const std::string& prefix, const Compatibility& compatibility,
+      Precision precision, ProductOrder order = ProductOrder::kPlain);
   /// In place on x [rows, channels].
   void apply(Matrix x, Workspace& workspace) const;
 
@@ -33,7 +33,9 @@ class SelfAttendLayer {
   SelfAttendLayer() = default;
   /// @param prefix  e.g. "encoder.block.0.3"; its tensors are released once packed
   SelfAttendLayer(Weights& weights, const std::string& prefix, const AttentionShape& shape,
-                  const Compatibility& compatibility, Precision precision);
+                  const Compatibility& compatibility, Precision precision, ProductOrder order);
+  /// Whether rows of `latents` are best an odd number of cache lines apart, and not dense.
+  bool wants_gaps() const { return output_.order() == ProductOrder::kSeven; }
   /// @param latents [batch * N, D] in place
   /// @param map     [batch, H, N, N] receives the softmax result when not null
   void apply(Matrix latents, int64_t batch, Workspace& workspace, float* map = nullptr) const;

@@ -17,6 +17,23 @@ namespace {
 /// error of wide models.
 constexpr int64_t kLongestSum = 640;
 constexpr int64_t kPartStep = 8;
+/// Channels of either side below which seven products gain nothing: their sums and what they add to
+/// the output cost by the row, not by the product.
+constexpr int64_t kSevenLeast = 1024;
+
+kernels::Activation kernel_of(Activation activation) {
+  switch (activation) {
+    case Activation::kGeluErf:
+      return kernels::Activation::kGeluErf;
+    case Activation::kGeluTanh:
+      return kernels::Activation::kGeluTanh;
+    case Activation::kRelu:
+      return kernels::Activation::kRelu;
+    case Activation::kSilu:
+      return kernels::Activation::kSilu;
+  }
+  throw Error(ErrorCode::kInternal, "unknown activation");
+}
 
 /// Columns [first, first + width) of a map; the bias with the last.
 Affine columns(const Affine& affine, int64_t first, int64_t width) {
@@ -72,13 +89,23 @@ void add_rows(ConstMatrix from, Matrix to) {
 
 }  // namespace
 
-Linear::Linear(Affine affine, Precision precision, int64_t out_part)
+Linear::Linear(Affine affine, Precision precision, int64_t out_part, ProductOrder order)
     : in_(affine.in), out_(affine.out), out_part_(out_part == 0 ? affine.out : out_part) {
   const bool native = precision == Precision::kBF16 && kernels::has_native_bfloat16();
   if (precision == Precision::kBF16 && !native) {
     for (float& value : affine.weight) {
       value = bfloat16_to_float(float_to_bfloat16(value));
     }
+  }
+  const bool in_halves = out_part_ == out_ || out_part_ * 2 == out_;
+  if (order == ProductOrder::kSeven && !native && in_halves && std::min(in_, out_) >= kSevenLeast &&
+      kernels::strassen_takes(in_, out_)) {
+    in_part_ = in_ / 2;
+    pages_ = Pages(kernels::strassen_floats(in_, out_) * static_cast<int64_t>(sizeof(float)));
+    seven_ = kernels::strassen_pack(in_, out_, affine.weight.data(),
+                                    affine.bias.empty() ? nullptr : affine.bias.data(),
+                                    reinterpret_cast<float*>(pages_.data()));
+    return;
   }
   for (int64_t first = 0; first < out_; first += out_part_) {
     const int64_t end = std::min(first + out_part_, out_);
@@ -110,14 +137,43 @@ void Linear::apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,
   }
 }
 
+void Linear::apply_seven(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
+                         const Epilogue& epilogue) const {
+  if (epilogue.activation && epilogue.accumulate) {
+    const Matrix added = whole_scratch(y.first.rows, y.columns);
+    apply_seven(x, side_by_side(added, added.columns), {epilogue.activation, false});
+    for (int64_t o = 0; o * out_part_ < out_; ++o) {
+      add_rows(added.slice(o * out_part_, out_part_), y.part(o));
+    }
+    return;
+  }
+  kernels::StrassenProduct product;
+  product.rows = x.first.rows;
+  product.x[0] = x.first.data;
+  product.x[1] = x.first.data + x.step;
+  product.x_stride = x.first.stride;
+  product.y[0] = y.first.data;
+  product.y[1] = y.first.data + (y.width() == out_ ? out_ / 2 : y.step);
+  product.y_stride = y.first.stride;
+  product.accumulate = epilogue.accumulate;
+  if (epilogue.activation) {
+    product.activation = kernel_of(*epilogue.activation);
+  }
+  kernels::strassen_multiply(*seven_, product);
+}
+
 void Linear::apply(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
                    const Epilogue& epilogue) const {
-  if (parts_.empty() || x.columns != in() || y.columns != out() || x.first.rows != y.first.rows ||
-      x.width() != in_part_ || y.width() != out_part_) {
+  if ((parts_.empty() && !seven_) || x.columns != in() || y.columns != out() ||
+      x.first.rows != y.first.rows || x.width() != in_part_ || y.width() != out_part_) {
     throw Error(ErrorCode::kInternal,
                 cat("linear of ", in(), " to ", out(), ", in parts of ", in_part_, " and ",
                     out_part_, ", was given ", x.first.rows, "x", x.columns, " in parts of ",
                     x.width(), " for ", y.first.rows, "x", y.columns, " in parts of ", y.width()));
+  }
+  if (seven_) {
+    apply_seven(x, y, epilogue);
+    return;
   }
   for (int64_t o = 0; x.first.rows > 0 && o * out_part_ < out_; ++o) {
     apply_part(x, o, y.part(o), epilogue);

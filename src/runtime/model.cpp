@@ -83,6 +83,8 @@ RuntimeModel::RuntimeModel(const ModelSpec& given, const ArrayMap& arrays,
       weights(given, arrays),
       steps(encoder_steps(given.encoder)) {
   const Precision precision = options.dtype == DType::kBF16 ? Precision::kBF16 : Precision::kF32;
+  const ProductOrder order =
+      options.plan == Plan::kTextbook ? ProductOrder::kPlain : ProductOrder::kSeven;
   // One weight after the other: what is packed goes back to the system before the next is read.
   int64_t num_crosses = 0, num_blocks = 0;
   for (const EncoderStep& step : steps) {
@@ -98,7 +100,7 @@ RuntimeModel::RuntimeModel(const ModelSpec& given, const ArrayMap& arrays,
     std::vector<SelfAttendLayer>& layers = blocks.emplace_back();
     for (int64_t layer = 0; layer < spec.encoder.num_self_attends_per_block; ++layer) {
       layers.emplace_back(weights, cat("encoder.block.", set, ".", layer), shape.self,
-                          spec.compatibility, precision);
+                          spec.compatibility, precision, order);
     }
   }
   later_queries.resize(steps.size());

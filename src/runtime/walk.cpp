@@ -4,12 +4,18 @@
 
 #include "perceiver/base/str.h"
 #include "runtime/grid_heads.h"
+#include "runtime/rows.h"
 
 namespace perceiver::runtime {
 namespace {
 
 /// Bytes of decoder rows between two calls of a progress function.
 constexpr int64_t kProgressBytes = int64_t{64} << 20;
+
+void copy_rows(ConstMatrix from, Matrix to) {
+  for_rows(from.rows, from.columns,
+           [&](int64_t i) { std::copy_n(from.row(i), from.columns, to.row(i)); });
+}
 
 bool wants(const Trace* trace, const std::string& key) {
   if (trace == nullptr || (!trace->attention && key.starts_with("attention."))) {
@@ -148,16 +154,27 @@ void Encoding::record_map(const Sources& sources, const CrossAttendIn& cross,
 
 void Encoding::process(const EncoderStep& step, Array& latents) {
   const int64_t batch = latents.size(0), count = latents.size(1);
-  for (const SelfAttendLayer& layer : model_.blocks[static_cast<size_t>(step.weight_set)]) {
+  const auto& layers = model_.blocks[static_cast<size_t>(step.weight_set)];
+  const Workspace::Scope scope(model_.workspace);
+  const Matrix kept = rows_of(latents);
+  const bool apart = !layers.empty() && layers.front().wants_gaps();
+  const Matrix rows = apart ? model_.workspace.matrix(kept.rows, kept.columns) : kept;
+  if (apart) {
+    copy_rows(kept, rows);
+  }
+  for (const SelfAttendLayer& layer : layers) {
     const std::string key =
         trace_ == nullptr ? std::string() : cat("attention.self.", layers_done_);
     ++layers_done_;
     if (wants(trace_, key)) {
       Array map = Array::zeros(DType::kF32, {batch, model_.shape.self.num_heads, count, count});
-      layer.apply(rows_of(latents), batch, model_.workspace, map.mutable_data<float>());
+      layer.apply(rows, batch, model_.workspace, map.mutable_data<float>());
       trace_->arrays[key] = map;
     } else {
-      layer.apply(rows_of(latents), batch, model_.workspace);
+      layer.apply(rows, batch, model_.workspace);
+    }
+    if (apart && (trace_ != nullptr || &layer == &layers.back())) {
+      copy_rows(rows, kept);
     }
     record_latents(latents);
   }

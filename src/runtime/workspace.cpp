@@ -61,6 +61,12 @@ Matrix Workspace::dense(int64_t rows, int64_t columns) {
   return {take(count), rows, columns, columns};
 }
 
+InParts<Matrix> Workspace::parts(int64_t rows, int64_t columns, int64_t width) {
+  const int64_t count = (columns + width - 1) / width;
+  const Matrix all = matrix(rows * count, width);
+  return {all.block(0, rows), columns, rows * all.stride};
+}
+
 InParts<Matrix> Workspace::dense_parts(int64_t rows, int64_t columns, int64_t width) {
   const int64_t count = (columns + width - 1) / width;
   return {dense(rows * count, width).block(0, rows), columns, rows * width};

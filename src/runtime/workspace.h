@@ -25,7 +25,8 @@ class Workspace {
   Matrix matrix(int64_t rows, int64_t columns);
   /// Rows without gaps: for operands of Linear alone, which would copy others.
   Matrix dense(int64_t rows, int64_t columns);
-  /// The same of columns in parts of `width`.
+  /// Columns in parts of `width`, each part's rows as matrix() or as dense() has them.
+  InParts<Matrix> parts(int64_t rows, int64_t columns, int64_t width);
   InParts<Matrix> dense_parts(int64_t rows, int64_t columns, int64_t width);
   std::byte* take_bytes(int64_t count);
 

@@ -8,6 +8,7 @@ constexpr int kLanes = 16;
 
 #include "kernels/attend_forward-inl.h"
 #include "kernels/rows-inl.h"
+#include "kernels/strassen-inl.h"
 #include "kernels/wide_lanes.h"
 
 namespace perceiver::kernels {
@@ -18,6 +19,7 @@ constexpr KernelTable kWideLanes = {
     .row_statistics = row_statistics_of,
     .normalise_rows = normalise_rows_of,
     .activate_rows = activate_rows_of,
+    .strassen = kStrassen,
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "runtime/layer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -173,7 +174,8 @@ void expect_same(const Case& c, Precision precision, double bar) {
   const std::string prefix = "encoder.block.0.0";
   Weights weights(spec, arrays);
   const AttentionShape shape = resolve(spec).self;
-  const SelfAttendLayer layer(weights, prefix, shape, spec.compatibility, precision);
+  const SelfAttendLayer layer(weights, prefix, shape, spec.compatibility, precision,
+                              ProductOrder::kPlain);
   EXPECT_FALSE(weights.contains(prefix + ".query.weight")) << "packed weights are released";
 
   constexpr int64_t kBatch = 2;
@@ -229,11 +231,32 @@ TEST(SelfAttendLayer, IsTheFormulaForEveryWidthAndActivation) {
   }
 }
 
+TEST(SelfAttendLayer, IsTheSameInEitherOrderOfItsProducts) {
+  const ModelSpec spec = spec_of({74, 1024, 4, 0, 0, 1, true, Activation::kGeluErf});
+  const ArrayMap arrays = random_parameters(spec, InitScheme::kTransformers, 5);
+  std::vector<std::vector<float>> results;
+  for (const ProductOrder order : {ProductOrder::kPlain, ProductOrder::kSeven}) {
+    Weights weights(spec, arrays);
+    const SelfAttendLayer layer(weights, "encoder.block.0.0", resolve(spec).self,
+                                spec.compatibility, Precision::kF32, order);
+    EXPECT_EQ(layer.wants_gaps(), order == ProductOrder::kSeven);
+    std::mt19937 generator(3);
+    std::normal_distribution<float> normal;
+    std::vector<float>& latents = results.emplace_back(2 * 74 * 1024);
+    std::generate(latents.begin(), latents.end(), [&] { return normal(generator); });
+    Workspace workspace;
+    layer.apply({latents.data(), 2 * 74, 1024, 1024}, 2, workspace);
+  }
+  for (size_t i = 0; i < results[0].size(); ++i) {
+    ASSERT_NEAR(results[0][i], results[1][i], 2e-5) << i;
+  }
+}
+
 TEST(SelfAttendLayer, TheSecondCallTakesNoMoreScratch) {
   const ModelSpec spec = spec_of({20, 32, 4, 0, 0, 1, true, Activation::kGeluErf});
   Weights weights(spec, random_parameters(spec, InitScheme::kDeepMind, 1));
   const SelfAttendLayer layer(weights, "encoder.block.0.0", resolve(spec).self, spec.compatibility,
-                              Precision::kF32);
+                              Precision::kF32, ProductOrder::kSeven);
   Workspace workspace;
   std::vector<float> first(40 * 32, 0.5F), second = first;
   layer.apply({first.data(), 40, 32, 32}, 2, workspace);

@@ -121,6 +121,26 @@ TEST(Linear, WideMapsWithEveryEpilogue) {
   }
 }
 
+TEST(Linear, SevenProductsAreTheSameMap) {
+  const Affine affine = random_affine(1088, 1024, 7);
+  const Linear linear(affine, Precision::kF32, 0, ProductOrder::kSeven);
+  ASSERT_EQ(linear.order(), ProductOrder::kSeven);
+  for (const int64_t rows : {3, 65}) {
+    for (const bool accumulate : {false, true}) {
+      EXPECT_LT(largest_error(affine, linear, rows, 3, {{}, accumulate}), 3e-4);
+      EXPECT_LT(largest_error(affine, linear, rows, 0, {Activation::kGeluErf, accumulate}), 3e-4);
+    }
+  }
+  EXPECT_EQ(Linear(affine, Precision::kF32).order(), ProductOrder::kPlain);
+  // too narrow to gain, no whole panels, an output in other parts than halves
+  EXPECT_EQ(Linear(random_affine(1024, 512, 1), Precision::kF32, 0, ProductOrder::kSeven).order(),
+            ProductOrder::kPlain);
+  EXPECT_EQ(Linear(random_affine(1056, 1024, 1), Precision::kF32, 0, ProductOrder::kSeven).order(),
+            ProductOrder::kPlain);
+  EXPECT_EQ(Linear(affine, Precision::kF32, 272, ProductOrder::kSeven).order(),
+            ProductOrder::kPlain);
+}
+
 TEST(Linear, PartsAreReadAndWrittenWhereTheyLie) {
   const int64_t rows = 9, out = 72, out_part = 24;
   for (const int64_t in : {40, 1300}) {
@@ -148,6 +168,24 @@ TEST(Linear, PartsAreReadAndWrittenWhereTheyLie) {
         const int64_t c = i % out;
         EXPECT_NEAR(y_parts.part(c / out_part).row(i / out)[c % out_part], at(y, i), 1e-4);
       }
+    }
+  }
+  {
+    const Affine affine = random_affine(1024, 1024, 7);
+    const Linear whole(affine, Precision::kF32, 0, ProductOrder::kSeven);
+    const Linear parted(affine, Precision::kF32, 512, ProductOrder::kSeven);
+    const std::vector<float> x = random(rows * 1024, 5);
+    Workspace workspace;
+    const auto x_parts = workspace.parts(rows, 1024, 512),
+               y_parts = workspace.parts(rows, 1024, 512);
+    const Matrix y = workspace.matrix(rows, 1024);
+    for (int64_t i = 0; i < rows * 1024; ++i) {
+      x_parts.part(i % 1024 / 512).row(i / 1024)[i % 512] = x[static_cast<size_t>(i)];
+    }
+    whole.apply({x.data(), rows, 1024, 1024}, y);
+    parted.apply(x_parts, y_parts);
+    for (int64_t i = 0; i < rows * 1024; ++i) {
+      EXPECT_EQ(y_parts.part(i % 1024 / 512).row(i / 1024)[i % 512], y.row(i / 1024)[i % 1024]);
     }
   }
   Workspace workspace;

@@ -1,0 +1,256 @@
+#include "perceiver/kernels/strassen.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "kernels/kernel_table.h"
+#include "kernels/rows_reference.h"
+#include "kernels/wide_lanes.h"
+#include "perceiver/kernels/dispatch.h"
+
+// Against the definition in double, with every set of kernels and with 16 lanes on any CPU.
+
+namespace perceiver::kernels {
+namespace {
+
+constexpr float kPattern = -321.5F;
+
+struct Free {
+  void operator()(float* p) const { std::free(p); }
+};
+using Aligned = std::unique_ptr<float, Free>;
+
+Aligned aligned(int64_t floats) {
+  const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64;
+  return Aligned(static_cast<float*>(std::aligned_alloc(64, bytes)));
+}
+
+std::vector<float> normal(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> distribution;
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& value : values) {
+    value = distribution(random);
+  }
+  return values;
+}
+
+double at(const std::vector<float>& values, int64_t i) {
+  return static_cast<double>(values[static_cast<size_t>(i)]);
+}
+
+/// One product: x [rows, in], weight [out, in], bias [out], y [rows, out], without gaps.
+struct Case {
+  int64_t rows, in, out;
+  std::vector<float> x, weight, bias, y;
+  bool accumulate = false;
+  std::optional<Activation> activation;
+
+  Case(int64_t num_rows, int64_t width_in, int64_t width_out)
+      : rows(num_rows),
+        in(width_in),
+        out(width_out),
+        x(normal(rows * in, 1)),
+        weight(normal(in * out, 2)),
+        bias(normal(out, 3)),
+        y(normal(rows * out, 4)) {}
+
+  double expected(int64_t r, int64_t o) const {
+    double sum = at(bias, o);
+    for (int64_t c = 0; c < in; ++c) {
+      sum += at(x, r * in + c) * at(weight, o * in + c);
+    }
+    sum += accumulate ? at(y, r * out + o) : 0;
+    return activation ? activation_reference(sum, *activation) : sum;
+  }
+};
+
+/// Rows in two halves, with `gap` floats of a pattern behind each row.
+struct Halves {
+  int64_t rows, width, stride;
+  std::vector<float> data;
+
+  Halves(const std::vector<float>& from, int64_t num_rows, int64_t columns, int64_t gap)
+      : rows(num_rows),
+        width(columns / 2),
+        stride(width + gap),
+        data(static_cast<size_t>(2 * rows * stride), kPattern) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        data[index(r, c)] = from[static_cast<size_t>(r * columns + c)];
+      }
+    }
+  }
+  size_t index(int64_t r, int64_t c) const {
+    return static_cast<size_t>((c / width * rows + r) * stride + c % width);
+  }
+  float* half(int64_t h) { return data.data() + h * rows * stride; }
+  bool intact() const {
+    for (int64_t r = 0; r < 2 * rows; ++r) {
+      for (int64_t c = width; c < stride; ++c) {
+        if (data[static_cast<size_t>(r * stride + c)] != kPattern) {
+          return false;
+        }
+      }
+    }
+    return true;
+  }
+};
+
+/// y of a case, as it comes out.
+Halves multiplied(const Case& c, int threads, int64_t gap = 3, const KernelTable* table = nullptr) {
+  const Aligned packed = aligned(strassen_floats(c.in, c.out));
+  Halves x(c.x, c.rows, c.in, gap), y(c.y, c.rows, c.out, gap);
+  StrassenProduct product{.rows = c.rows,
+                          .x = {x.half(0), x.half(1)},
+                          .x_stride = x.stride,
+                          .y = {y.half(0), y.half(1)},
+                          .y_stride = y.stride,
+                          .accumulate = c.accumulate,
+                          .activation = c.activation,
+                          .threads = threads};
+  const StrassenKernel* kernel = table == nullptr ? strassen_kernel() : &table->strassen;
+  strassen_multiply(
+      strassen_pack(c.in, c.out, c.weight.data(), c.bias.data(), packed.get(), kernel), product);
+  EXPECT_TRUE(x.intact());
+  EXPECT_TRUE(y.intact()) << "wrote beside the rows";
+  return y;
+}
+
+/// Largest error as a share of the root of `in`, which results are about as large as.
+double error_of(const Case& c, const Halves& y) {
+  double worst = 0;
+  for (int64_t r = 0; r < c.rows; ++r) {
+    for (int64_t o = 0; o < c.out; ++o) {
+      worst =
+          std::max(worst, std::abs(static_cast<double>(y.data[y.index(r, o)]) - c.expected(r, o)));
+    }
+  }
+  return worst / std::sqrt(static_cast<double>(c.in));
+}
+
+/// Runs `test(table)` with every set of kernels that runs here, then with 16 lanes.
+template <typename F>
+void with_every_set(F test) {
+  const std::string before = active_kernels();
+  for (const KernelSet& set : kernel_sets()) {
+    if (set.runs_here) {
+      use_kernels(set.name);
+      SCOPED_TRACE(set.name);
+      test(nullptr);
+    }
+  }
+  use_kernels(before);
+  if (wide_lanes_kernels() != nullptr) {
+    SCOPED_TRACE("16 lanes");
+    test(wide_lanes_kernels());
+  }
+}
+
+constexpr double kBar = 5e-6;  // a plain float32 product has some 2e-6
+
+TEST(Strassen, AgreesWithTheDefinition) {
+  // a row alone, too few for halves, odd ones, more than a group; one block of channels and two,
+  // odd halves, slices that are not whole
+  const int64_t shapes[][3] = {{1, 2, 64},    {5, 34, 128},  {63, 96, 64},    {64, 98, 64},
+                               {65, 34, 192}, {130, 2, 128}, {129, 1370, 64}, {300, 66, 128}};
+  with_every_set([&](const KernelTable* table) {
+    for (const auto& [rows, in, out] : shapes) {
+      Case c(rows, in, out);
+      for (const bool accumulate : {false, true}) {
+        c.accumulate = accumulate;
+        EXPECT_LT(error_of(c, multiplied(c, 2, 3, table)), kBar)
+            << rows << "x" << in << "x" << out << (accumulate ? ", accumulated" : "");
+      }
+    }
+  });
+}
+
+TEST(Strassen, Activates) {
+  with_every_set([](const KernelTable* table) {
+    for (const Activation activation :
+         {Activation::kGeluErf, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu}) {
+      Case c(67, 50, 64);
+      c.activation = activation;
+      EXPECT_LT(error_of(c, multiplied(c, 2, 3, table)), kBar) << static_cast<int>(activation);
+    }
+  });
+}
+
+TEST(Strassen, EveryNumberOfThreadsGivesTheSameBytes) {
+  with_every_set([](const KernelTable* table) {
+    const Case c(200, 130, 192);
+    const std::vector<float> one = multiplied(c, 1, 0, table).data;
+    for (const int threads : {2, 3, 8}) {
+      EXPECT_EQ(multiplied(c, threads, 0, table).data, one) << threads;
+    }
+  });
+}
+
+TEST(Strassen, SmallColumnsKeepTheirDigitsBesideLargeOnes) {
+  // scores of a softmax may be ten thousand times the values beside them
+  with_every_set([](const KernelTable* table) {
+    Case c(128, 64, 128);
+    for (int64_t o = 0; o < c.out; ++o) {
+      const float size = o < 64 ? 1e4F : 1e-4F;
+      c.bias[static_cast<size_t>(o)] *= size;
+      for (int64_t i = 0; i < c.in; ++i) {
+        c.weight[static_cast<size_t>(o * c.in + i)] *= size;
+      }
+    }
+    const Halves y = multiplied(c, 2, 3, table);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      for (int64_t o = 0; o < c.out; ++o) {
+        EXPECT_NEAR(static_cast<double>(y.data[y.index(r, o)]), c.expected(r, o),
+                    (o < 64 ? 1e4 : 1e-4) * kBar * 8);
+      }
+    }
+  });
+}
+
+TEST(Strassen, ZeroColumnsAndHugeOnesStayFinite) {
+  with_every_set([](const KernelTable* table) {
+    Case c(64, 32, 64);
+    std::fill(c.weight.begin(), c.weight.begin() + 32, 0.0F);
+    std::fill(c.weight.begin() + 32, c.weight.begin() + 64, 1e35F);
+    std::fill(c.weight.begin() + 64, c.weight.begin() + 96, 1e-42F);
+    const Halves y = multiplied(c, 2, 3, table);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      EXPECT_EQ(at(y.data, static_cast<int64_t>(y.index(r, 0))), at(c.bias, 0));
+      EXPECT_NEAR(at(y.data, static_cast<int64_t>(y.index(r, 1))), c.expected(r, 1), 1e31);
+      EXPECT_NEAR(at(y.data, static_cast<int64_t>(y.index(r, 2))), c.expected(r, 2), 1e-6);
+    }
+  });
+}
+
+TEST(Strassen, ARowThatIsNotFiniteSpoilsItsGroupAlone) {
+  with_every_set([](const KernelTable* table) {
+    Case c(512, 16, 64);
+    c.x[0] = std::numeric_limits<float>::quiet_NaN();
+    const Halves y = multiplied(c, 2, 3, table);
+    EXPECT_TRUE(std::isnan(y.data[y.index(0, 0)]));
+    for (int64_t r = 256; r < 512; ++r) {
+      for (int64_t o = 0; o < 64; ++o) {
+        EXPECT_TRUE(std::isfinite(y.data[y.index(r, o)])) << r;
+      }
+    }
+  });
+}
+
+TEST(Strassen, TakesWhatHalvesIntoWholePanels) {
+  EXPECT_TRUE(strassen_takes(2, 64));
+  EXPECT_TRUE(strassen_takes(1280, 1792));
+  EXPECT_FALSE(strassen_takes(3, 64));
+  EXPECT_FALSE(strassen_takes(2, 96));
+  EXPECT_FALSE(strassen_takes(0, 64));
+  EXPECT_FALSE(strassen_takes(2, 0));
+}
+
+}  // namespace
+}  // namespace perceiver::kernels
