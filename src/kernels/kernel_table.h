@@ -17,10 +17,6 @@ struct ForwardItem {
   int64_t first_key = 0, keys = 0;
 };
 
-struct RowRange {
-  int64_t first, end;
-};
-
 struct ForwardKernel {
   /// Floats of scratch that `item` needs for up to `queries` queries.
   int64_t (*scratch)(const AttendShape& shape, int64_t queries);

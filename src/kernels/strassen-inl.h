@@ -288,15 +288,15 @@ inline void multiply_panels(const PanelProduct& product) {
   }
 }
 
-/// Rows computed by one list of products: `rows` of them from `first`, and with halves as many
-/// again behind.
+/// Rows multiplied by one list of products: `rows` of them from `first`, and, where it takes pairs,
+/// as many `apart` behind.
 struct RowGroup {
-  int64_t first, rows;
+  int64_t first, rows, apart;
 };
 
 inline const float* quarter_of_x(const StrassenCall& call, RowGroup group, int quarter) {
   return call.product.x[quarter % 2] +
-         (group.first + quarter / 2 * group.rows) * call.product.x_stride;
+         (group.first + quarter / 2 * group.apart) * call.product.x_stride;
 }
 
 /// Channels [first, end) of a sum, as slices [rows][slice] one behind the other.
@@ -342,7 +342,7 @@ inline void destinations_of(const StrassenCall& call, RowGroup group, const Stra
     const int64_t column = quarter % 2 * call.half_out();
     const unsigned bit = 1U << static_cast<unsigned>(quarter);
     product.to[t] = {
-        call.product.y[quarter % 2] + (group.first + quarter / 2 * group.rows) * product.c_stride,
+        call.product.y[quarter % 2] + (group.first + quarter / 2 * group.apart) * product.c_stride,
         call.factors() + column,
         call.biases() + column,
         step.sign[t],
@@ -419,28 +419,30 @@ inline void activate_panels(const StrassenCall& call, RowRange rows, PanelRange 
   }
 }
 
-/// Rows [first, end): by halves where there are enough, what is left as defined.
-inline void run_rows(const StrassenCall& call, RowRange rows, PanelRange panels, float* scratch) {
-  const int64_t count = rows.end - rows.first;
-  const int64_t half = count >= kStrassenRows ? count / 2 : 0;
-  if (half > 0) {
-    run_steps(call, kSeven, {rows.first, half}, panels, scratch);
+/// Pairs of a group's rows [pairs.first, pairs.end), and its rest.
+inline void run_group(const StrassenCall& call, const StrassenGroup& group, RowRange pairs,
+                      bool rest, PanelRange panels, float* scratch) {
+  const int64_t second = group.first + group.pairs, behind = second + group.pairs;
+  if (pairs.first < pairs.end) {
+    run_steps(call, kSeven, {group.first + pairs.first, pairs.end - pairs.first, group.pairs},
+              panels, scratch);
+    activate_panels(call, {group.first + pairs.first, group.first + pairs.end}, panels);
+    activate_panels(call, {second + pairs.first, second + pairs.end}, panels);
   }
-  if (count > 2 * half) {
-    run_steps(call, kPlain, {rows.first + 2 * half, count - 2 * half}, panels, scratch);
+  if (rest) {
+    run_steps(call, kPlain, {behind, group.rest, 0}, panels, scratch);
+    activate_panels(call, {behind, behind + group.rest}, panels);
   }
-  activate_panels(call, rows, panels);
 }
 
-inline void run_strassen(const StrassenCall& call, PanelRange panels, float* scratch) {
-  const int64_t rows = call.product.rows;
-  const int64_t groups = (rows + kStrassenGroup - 1) / kStrassenGroup;
+inline void run_strassen(const StrassenCall& call, const StrassenShare& share, float* scratch) {
   const int64_t wide = kBlockColumns / kPanel;
-  for (int64_t first = panels.first; first < panels.end; first += wide) {
-    const PanelRange block{first, lesser(first + wide, panels.end)};
-    for (int64_t g = 0; g < groups; ++g) {
-      run_rows(call, {rows * g / groups, rows * (g + 1) / groups}, block, scratch);
-    }
+  for (int64_t first = share.panels.first; first < share.panels.end; first += wide) {
+    const PanelRange block{first, lesser(first + wide, share.panels.end)};
+    for_groups(call.product.rows, share,
+               [&](const StrassenGroup& group, RowRange pairs, bool rest) {
+                 run_group(call, group, pairs, rest, block, scratch);
+               });
   }
 }
 

@@ -13,6 +13,8 @@ namespace {
 
 /// Columns of half an output: whole panels with every set of kernels.
 constexpr int64_t kWidestPanel = 32;
+/// The fewest pairs of rows for which a thread makes the sums of the weights again: a group's.
+constexpr int64_t kSharePairs = kStrassenGroup / 2;
 
 /// The power of two next to a row's root mean square; 0 for a row of zeros, 1 for what is no
 /// number.
@@ -48,6 +50,26 @@ void pack_quarter(const float* weight, int64_t in, int64_t panel, const float* f
       }
     }
   }
+}
+
+int64_t count_units(int64_t rows) {
+  int64_t units = 0;
+  for (int64_t group = 0; group < strassen_groups(rows); ++group) {
+    units += strassen_group(rows, group).units();
+  }
+  return units;
+}
+
+/// Into how many parts rows are divided among threads, columns into the rest: rows first, for then
+/// no sum of rows is made twice.
+int64_t row_shares(int64_t threads, int64_t units) {
+  const int64_t most = std::max<int64_t>(units / kSharePairs, 1);
+  for (int64_t shares = std::min(threads, most); shares > 1; --shares) {
+    if (threads % shares == 0) {
+      return shares;
+    }
+  }
+  return 1;
 }
 
 }  // namespace
@@ -91,14 +113,22 @@ void strassen_multiply(const StrassenWeight& weight, const StrassenProduct& prod
   }
   const StrassenKernel& kernel = *weight.kernel;
   const int64_t panels = weight.out / 2 / kernel.panel;
-  const int64_t wanted = product.threads > 0 ? product.threads : omp_get_max_threads();
-  const int64_t parts = std::clamp<int64_t>(wanted, 1, panels);
+  const int64_t units = count_units(product.rows);
+  const int64_t threads = product.threads > 0 ? product.threads : omp_get_max_threads();
+  const int64_t by_rows = row_shares(threads, units);
+  const int64_t by_columns = std::clamp<int64_t>(threads / by_rows, 1, panels);
+  const int64_t shares = by_rows * by_columns;
   const int64_t floats = (kernel.scratch + 15) / 16 * 16;
-  float* scratch = thread_scratch(ScratchUse::kTiles, parts * floats);
+  float* scratch = thread_scratch(ScratchUse::kTiles, shares * floats);
   const StrassenCall call{weight, product};
-#pragma omp parallel for schedule(static) num_threads(static_cast<int>(parts)) if (parts > 1)
-  for (int64_t part = 0; part < parts; ++part) {
-    kernel.run(call, {panels * part / parts, panels * (part + 1) / parts}, scratch + part * floats);
+#pragma omp parallel for schedule(static) num_threads(static_cast<int>(shares)) if (shares > 1)
+  for (int64_t share = 0; share < shares; ++share) {
+    const int64_t r = share / by_columns, c = share % by_columns;
+    kernel.run(call,
+               {units * r / by_rows,
+                units * (r + 1) / by_rows,
+                {panels * c / by_columns, panels * (c + 1) / by_columns}},
+               scratch + share * floats);
   }
 }
 

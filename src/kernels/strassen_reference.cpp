@@ -24,10 +24,10 @@ double element(const StrassenCall& call, int64_t row, int64_t half, int64_t n) {
          static_cast<double>(call.biases()[column]);
 }
 
-void run(const StrassenCall& call, PanelRange panels, float* /*scratch*/) {
+void run_rows(const StrassenCall& call, RowRange rows, PanelRange panels) {
   const StrassenProduct& product = call.product;
   for (int64_t half = 0; half < 2; ++half) {
-    for (int64_t row = 0; row < product.rows; ++row) {
+    for (int64_t row = rows.first; row < rows.end; ++row) {
       float* y = product.y[half] + row * product.y_stride;
       for (int64_t n = panels.first; n < panels.end; ++n) {
         const double value = element(call, row, half, n);
@@ -35,11 +35,21 @@ void run(const StrassenCall& call, PanelRange panels, float* /*scratch*/) {
       }
     }
     if (product.activation) {
-      activate_rows_reference({0, product.rows}, panels.end - panels.first,
-                              product.y[half] + panels.first, product.y_stride, nullptr,
-                              *product.activation);
+      activate_rows_reference(rows, panels.end - panels.first, product.y[half] + panels.first,
+                              product.y_stride, nullptr, *product.activation);
     }
   }
+}
+
+void run(const StrassenCall& call, const StrassenShare& share, float* /*scratch*/) {
+  for_groups(call.product.rows, share, [&](const StrassenGroup& group, RowRange pairs, bool rest) {
+    const int64_t second = group.first + group.pairs, behind = second + group.pairs;
+    run_rows(call, {group.first + pairs.first, group.first + pairs.end}, share.panels);
+    run_rows(call, {second + pairs.first, second + pairs.end}, share.panels);
+    if (rest) {
+      run_rows(call, {behind, behind + group.rest}, share.panels);
+    }
+  });
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "perceiver/base/array.h"
 #include "perceiver/kernels/attend.h"
 #include "perceiver/kernels/dispatch.h"
+#include "perceiver/kernels/strassen.h"
 #include "perceiver/runtime/engine.h"
 #include "perceiver/spec/model_spec.h"
 #include "perceiver/spec/parameters.h"
@@ -90,6 +91,36 @@ class Attend : public HotPath {
   kernels::AttendForward<float> args_;
 };
 
+/// 128 rows of 256 channels to 256 by seven products.
+class SevenProducts : public HotPath {
+ public:
+  SevenProducts() {
+    const std::vector<float> weight = values(kWidth * kWidth, 1);
+    // cache lines begin at a multiple of 16 floats
+    packed_.resize(static_cast<size_t>(kernels::strassen_floats(kWidth, kWidth)) + 15);
+    void* first = packed_.data();
+    size_t room = packed_.size() * sizeof(float);
+    std::align(64, room - 60, first, room);
+    weight_ =
+        kernels::strassen_pack(kWidth, kWidth, weight.data(), nullptr, static_cast<float*>(first));
+    product_.rows = kRows;
+    product_.x_stride = product_.y_stride = kWidth;
+    for (int half = 0; half < 2; ++half) {
+      product_.x[half] = x_.data() + half * kWidth / 2;
+      product_.y[half] = y_.data() + half * kWidth / 2;
+    }
+    product_.threads = 1;
+  }
+  void run() override { kernels::strassen_multiply(weight_, product_); }
+
+ private:
+  static constexpr int64_t kRows = 128, kWidth = 256;
+
+  std::vector<float> packed_, x_ = values(kRows * kWidth, 2), y_ = values(kRows * kWidth, 3);
+  kernels::StrassenWeight weight_;
+  kernels::StrassenProduct product_;
+};
+
 /// A picture of 32 x 32 through 64 latents to 10 classes.
 class Forward : public HotPath {
  public:
@@ -145,6 +176,9 @@ std::unique_ptr<HotPath> make(const std::string& name) {
         kernels::AttendShape{.heads = 4, .queries = 256, .keys = 256, .qk_dim = 32, .v_dim = 160},
         GridSide::kNone);
   }
+  if (name == "seven_products") {
+    return std::make_unique<SevenProducts>();
+  }
   return name == "engine_forward" ? std::make_unique<Forward>() : nullptr;
 }
 
@@ -160,7 +194,7 @@ int main(int argc, char** argv) {
   if (path == nullptr) {
     std::fprintf(stderr,
                  "usage: gate_hot_paths encode_factored|decode_factored|self_attention|"
-                 "engine_forward\n");
+                 "seven_products|engine_forward\n");
     return 2;
   }
   path->run();

@@ -18,7 +18,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RECORD = os.path.join(HERE, "instructions.json")
-PATHS = ["encode_factored", "decode_factored", "self_attention", "engine_forward"]
+PATHS = ["encode_factored", "decode_factored", "self_attention", "seven_products", "engine_forward"]
 SETS = ["avx2", "portable"]
 TOLERANCE = 0.05
 
