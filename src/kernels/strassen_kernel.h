@@ -42,11 +42,13 @@ struct StrassenGroup {
   int64_t units() const { return pairs > 0 ? pairs : 1; }
 };
 
+// Static: a copy compiled for one instruction set must not stand in for that of another.
+
 /// Groups of about one size. @param index  below strassen_groups(rows)
-inline int64_t strassen_groups(int64_t rows) {
+static inline int64_t strassen_groups(int64_t rows) {
   return (rows + kStrassenGroup - 1) / kStrassenGroup;
 }
-inline StrassenGroup strassen_group(int64_t rows, int64_t index) {
+static inline StrassenGroup strassen_group(int64_t rows, int64_t index) {
   const int64_t groups = strassen_groups(rows);
   const int64_t first = rows * index / groups, count = rows * (index + 1) / groups - first;
   const int64_t pairs = count >= kStrassenRows ? count / 2 : 0;
@@ -65,7 +67,7 @@ struct RowRange {
 
 /// call(group, its pairs of this share, whether its rest is the share's) for the groups of a share.
 template <typename Call>
-void for_groups(int64_t rows, const StrassenShare& share, const Call& call) {
+static inline void for_groups(int64_t rows, const StrassenShare& share, const Call& call) {
   int64_t base = 0;
   for (int64_t index = 0; index < strassen_groups(rows); ++index) {
     const StrassenGroup group = strassen_group(rows, index);
