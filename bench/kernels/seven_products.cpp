@@ -33,8 +33,7 @@ void run(benchmark::State& state, const Shape& shape, ProductOrder order) {
   }
   Workspace workspace;
   const int64_t part = layers[0].in_part();
-  const auto x = gaps ? workspace.parts(shape.rows, shape.in, part)
-                      : workspace.dense_parts(shape.rows, shape.in, part);
+  const auto x = layers[0].room(shape.rows, workspace);
   const Matrix y =
       gaps ? workspace.matrix(shape.rows, shape.out) : workspace.dense(shape.rows, shape.out);
   for (int64_t c = 0; c < shape.in; ++c) {

@@ -172,7 +172,6 @@ PERCEIVER_INLINE void write_strip(const PanelProduct& product, int64_t row,
 struct Slice {
   int64_t k;
   const float* a;
-  int64_t a_stride;
   const float* b[2];
   bool first, last;
 };
@@ -204,7 +203,8 @@ PERCEIVER_INLINE void store_partial(const V (&sum)[kRows][2], float* partial) {
 template <int kRows, bool kSums>
 PERCEIVER_NOINLINE void strassen_strip(const PanelProduct& product, const Slice& slice, int64_t row,
                                        const float* ahead) {
-  Walker at{slice.a + row * slice.a_stride, slice.a_stride, slice.b[0], slice.b[1], product.sum};
+  Walker at{slice.a + row * product.a_stride, product.a_stride, slice.b[0], slice.b[1],
+            product.sum};
   const V sign = broadcast(product.b_sign);
   const float* c[2] = {product.to[0].c + row * product.c_stride,
                        product.to[product.destinations - 1].c + row * product.c_stride};
@@ -244,9 +244,9 @@ PERCEIVER_NOINLINE void strassen_strip(const PanelProduct& product, const Slice&
 }
 
 /// All rows, in strips of about one height. The first leaves the sum of two panels to the others.
-/// @param ahead  what is multiplied next, `floats` of each
-inline void multiply_slice(const PanelProduct& product, Slice slice, const float* const (&ahead)[2],
-                           int64_t floats) {
+/// @param ahead  what is multiplied next, about as long
+inline void multiply_slice(const PanelProduct& product, Slice slice,
+                           const float* const (&ahead)[2]) {
   const int64_t strips = (product.rows + kTileRows - 1) / kTileRows;
   const int64_t terms = ahead[1] == nullptr ? 1 : 2;
   const int64_t strips_a_term = (strips + terms - 1) / terms;
@@ -255,7 +255,7 @@ inline void multiply_slice(const PanelProduct& product, Slice slice, const float
     const int64_t row = product.rows * s / strips;
     const int64_t count = product.rows * (s + 1) / strips - row;
     const int64_t at = s % strips_a_term * asked;
-    const float* next = at < floats ? ahead[s / strips_a_term] + at : slice.b[0];
+    const float* next = at < slice.k * kPanel ? ahead[s / strips_a_term] + at : slice.b[0];
     if (s == 0 && slice.b[1] != nullptr) {
       last_strip<kTileRows>(row, count, [&]<int kRows>(int64_t r) {
         strassen_strip<kRows, true>(product, slice, r, next);
@@ -273,9 +273,11 @@ inline void multiply_panels(const PanelProduct& product) {
   const int64_t width = product.block.width;
   for (int64_t first = 0; first < width; first += product.slice) {
     const int64_t end = lesser(first + product.slice, width);
-    Slice slice{end - first,      product.a + first * product.a_step,
-                product.a_stride, {product.b[0] + first * kPanel, nullptr},
-                first == 0,       end == width};
+    Slice slice{end - first,
+                product.a + first * product.a_step,
+                {product.b[0] + first * kPanel, nullptr},
+                first == 0,
+                end == width};
     const float* ahead[2] = {product.ahead[0], product.ahead[1]};
     if (product.b[1] != nullptr) {
       slice.b[1] = product.b[1] + first * kPanel;
@@ -284,7 +286,7 @@ inline void multiply_panels(const PanelProduct& product) {
       ahead[0] = slice.b[0] + slice.k * kPanel;
       ahead[1] = slice.b[1] == nullptr ? nullptr : slice.b[1] + slice.k * kPanel;
     }
-    multiply_slice(product, slice, ahead, slice.k * kPanel);
+    multiply_slice(product, slice, ahead);
   }
 }
 

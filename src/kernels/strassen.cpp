@@ -91,6 +91,7 @@ StrassenWeight strassen_pack(int64_t in, int64_t out, const float* weight, const
                              float* packed, const StrassenKernel* kernel) {
   float* factors = packed + in * out;
   float* biases = factors + out;
+#pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < out; ++o) {
     factors[o] = size_of(weight + o * in, in);
     biases[o] = bias == nullptr ? 0 : bias[o];

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "perceiver/kernels/rows.h"
+#include "runtime/rows.h"
 
 namespace perceiver::runtime {
 namespace {
@@ -338,9 +339,7 @@ void RowTail::follow(TailOrder order, ConstMatrix x, Matrix out, Workspace& work
     separate_.back().apply(x, out);
     return;
   }
-  for (int64_t i = 0; i < x.rows; ++i) {
-    std::copy_n(x.row(i), x.columns, out.row(i));
-  }
+  copy_matrix(x, out);
 }
 
 void RowTail::from_x(TailOrder order, Matrix x, Matrix out, Matrix whole, Workspace& workspace) {
@@ -360,9 +359,7 @@ void RowTail::from_x(TailOrder order, Matrix x, Matrix out, Matrix whole, Worksp
     of_hidden_->apply(hidden, stage, {std::nullopt, true});
   } else {
     shared_.packed_mlp_out().apply(hidden, x, {std::nullopt, true});
-    for (int64_t i = 0; i < whole.rows; ++i) {
-      std::copy_n(x.row(i), x.columns, whole.row(i));
-    }
+    copy_matrix(x, whole);
     follow(order, x, stage, workspace);
   }
   if (last_) {

@@ -10,16 +10,15 @@
 namespace perceiver::runtime {
 namespace {
 
-/// Rows that `reader` reads: without gaps for oneDNN, with them for the seven products.
-InParts<Matrix> room_for(const Linear& reader, int64_t rows, Workspace& workspace) {
-  return reader.order() == ProductOrder::kSeven
-             ? workspace.parts(rows, reader.in(), reader.in_part())
-             : workspace.dense_parts(rows, reader.in(), reader.in_part());
+/// Rows that a product reads or writes: without gaps for oneDNN, with them for the seven.
+Matrix room_for(ProductOrder order, int64_t rows, int64_t columns, Workspace& workspace) {
+  return order == ProductOrder::kSeven ? workspace.matrix(rows, columns)
+                                       : workspace.dense(rows, columns);
 }
 
 /// LayerNorm without scale and shift, which live in the next weight.
 InParts<Matrix> normalised(ConstMatrix x, float eps, const Linear& reader, Workspace& workspace) {
-  const auto out = room_for(reader, x.rows, workspace);
+  const auto out = reader.room(x.rows, workspace);
   kernels::normalise_rows(x.rows, x.columns, x.data, x.stride, eps,
                           {out.first.data, out.first.stride, out.width(), out.step});
   return out;
@@ -66,7 +65,7 @@ Mlp::Mlp(const Weights& weights, const std::string& prefix, const Compatibility&
 
 void Mlp::apply(Matrix x, Workspace& workspace) const {
   const Workspace::Scope scope(workspace);
-  const auto hidden = room_for(out_, x.rows, workspace);
+  const auto hidden = out_.room(x.rows, workspace);
   {
     const Workspace::Scope inner(workspace);
     in_.apply(normalised(x, eps_, in_, workspace), hidden, {activation_, false});
@@ -105,16 +104,14 @@ void SelfAttendLayer::apply(Matrix latents, int64_t batch, Workspace& workspace,
   const float scale = static_cast<float>(1 / std::sqrt(static_cast<double>(qk)));
   {
     const Workspace::Scope scope(workspace);
-    const Matrix all = query_key_value_.order() == ProductOrder::kSeven
-                           ? workspace.matrix(latents.rows, query_key_value_.out())
-                           : workspace.dense(latents.rows, query_key_value_.out());
+    const Matrix all =
+        room_for(query_key_value_.order(), latents.rows, query_key_value_.out(), workspace);
     {
       const Workspace::Scope inner(workspace);
       query_key_value_.apply(normalised(latents, eps_, query_key_value_, workspace),
                              side_by_side(all, all.columns));
     }
-    const Matrix attended = wants_gaps() ? workspace.matrix(latents.rows, shape_.v_channels)
-                                         : workspace.dense(latents.rows, shape_.v_channels);
+    const Matrix attended = room_for(output_.order(), latents.rows, shape_.v_channels, workspace);
     const auto part = [&](int64_t first, int64_t width) {
       return kernels::Rows<const float>{all.data + first, count * all.stride, width, all.stride};
     };

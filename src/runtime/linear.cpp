@@ -66,14 +66,16 @@ std::vector<PackedWeight> pack_in_parts(const Affine& affine, int64_t width, boo
   return parts;
 }
 
-Matrix whole_scratch(int64_t rows, int64_t columns) {
+/// Columns in dense parts of `width`.
+InParts<Matrix> whole_scratch(int64_t rows, int64_t columns, int64_t width) {
   thread_local Pages pages;
-  const int64_t bytes = rows * columns * static_cast<int64_t>(sizeof(float));
+  const int64_t floats = rows * round_up(columns, width);
+  const int64_t bytes = floats * static_cast<int64_t>(sizeof(float));
   if (pages.size() < bytes) {
     pages = Pages();
     pages = Pages(bytes);
   }
-  return {reinterpret_cast<float*>(pages.data()), rows, columns, columns};
+  return {{reinterpret_cast<float*>(pages.data()), rows, width, width}, columns, rows * width};
 }
 
 void add_rows(ConstMatrix from, Matrix to) {
@@ -121,14 +123,12 @@ bool Linear::ran_fast() const {
                      [](const PackedWeight& part) { return part.ran_fast(); });
 }
 
+InParts<Matrix> Linear::room(int64_t rows, Workspace& workspace) const {
+  return seven_ ? workspace.parts(rows, in_, in_part_) : workspace.dense_parts(rows, in_, in_part_);
+}
+
 void Linear::apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,
                         const Epilogue& epilogue) const {
-  if (epilogue.activation && epilogue.accumulate) {
-    const Matrix added = whole_scratch(y.rows, y.columns);
-    apply_part(x, out, added, {epilogue.activation, false});
-    add_rows(added, y);
-    return;
-  }
   const int64_t count = (in_ + in_part_ - 1) / in_part_;
   for (int64_t i = 0; i < count; ++i) {
     const bool last = i + 1 == count;
@@ -139,14 +139,6 @@ void Linear::apply_part(const InParts<ConstMatrix>& x, int64_t out, Matrix y,
 
 void Linear::apply_seven(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
                          const Epilogue& epilogue) const {
-  if (epilogue.activation && epilogue.accumulate) {
-    const Matrix added = whole_scratch(y.first.rows, y.columns);
-    apply_seven(x, side_by_side(added, added.columns), {epilogue.activation, false});
-    for (int64_t o = 0; o * out_part_ < out_; ++o) {
-      add_rows(added.slice(o * out_part_, out_part_), y.part(o));
-    }
-    return;
-  }
   kernels::StrassenProduct product;
   product.rows = x.first.rows;
   product.x[0] = x.first.data;
@@ -170,6 +162,14 @@ void Linear::apply(const InParts<ConstMatrix>& x, const InParts<Matrix>& y,
                 cat("linear of ", in(), " to ", out(), ", in parts of ", in_part_, " and ",
                     out_part_, ", was given ", x.first.rows, "x", x.columns, " in parts of ",
                     x.width(), " for ", y.first.rows, "x", y.columns, " in parts of ", y.width()));
+  }
+  if (epilogue.activation && epilogue.accumulate) {
+    const InParts<Matrix> added = whole_scratch(x.first.rows, out_, out_part_);
+    apply(x, added, {epilogue.activation, false});
+    for (int64_t o = 0; o * out_part_ < out_; ++o) {
+      add_rows(added.part(o), y.part(o));
+    }
+    return;
   }
   if (seven_) {
     apply_seven(x, y, epilogue);

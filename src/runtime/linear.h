@@ -38,6 +38,8 @@ class Linear {
   /// See PackedWeight: for tests on CPUs of every kind.
   bool ran_fast() const;
   ProductOrder order() const { return seven_ ? ProductOrder::kSeven : ProductOrder::kPlain; }
+  /// Rows of input that are read where they lie: without gaps for oneDNN, with them for seven.
+  InParts<Matrix> room(int64_t rows, Workspace& workspace) const;
   /// @param x [rows, in]  @param y [rows, out], not overlapping x
   void apply(ConstMatrix x, Matrix y, const Epilogue& epilogue = {}) const;
   /// @param x [rows, in] in parts of in_part()  @param y [rows, out] in parts of out_part

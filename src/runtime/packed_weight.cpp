@@ -111,14 +111,6 @@ Matrix dense_scratch(size_t slot, int64_t rows, int64_t columns) {
   return {reinterpret_cast<float*>(scratch(slot, bytes)), rows, columns, columns};
 }
 
-/// Copies what both have; columns of `to` beyond are zero.
-void copy_rows(ConstMatrix from, Matrix to) {
-  const int64_t both = std::min(from.columns, to.columns);
-  for_rows(to.rows, to.columns, [&](int64_t i) {
-    std::fill(std::copy_n(from.row(i), both, to.row(i)), to.row(i) + to.columns, 0.0F);
-  });
-}
-
 void add_bias(const std::vector<float>& bias, Matrix y) {
   for_rows(y.rows, y.columns, [&](int64_t i) {
     float* row = y.row(i);
@@ -374,7 +366,7 @@ void PackedWeight::State::multiply_dense(ConstMatrix x, Matrix y, const Epilogue
     const bool gaps = from.stride != in && from.rows > 1;
     if (in != wide_in || (gaps && !native_bf16)) {  // rounding to bfloat16 closes them
       const Matrix dense = dense_scratch(kInputScratch, from.rows, wide_in);
-      copy_rows(from, dense);
+      copy_matrix(from, dense);
       from = dense;
     }
     Call call{.rows = from.rows,
@@ -389,10 +381,10 @@ void PackedWeight::State::multiply_dense(ConstMatrix x, Matrix y, const Epilogue
     }
     const Matrix dense = dense_scratch(kOutputScratch, to.rows, wide_out);
     if (call.accumulate) {
-      copy_rows(to, dense);
+      copy_matrix(to, dense);
     }
     run(call, from.data, dense.data);
-    copy_rows(dense, to);
+    copy_matrix(dense, to);
   }
 }
 

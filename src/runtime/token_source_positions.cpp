@@ -4,6 +4,8 @@
 #include <array>
 #include <cmath>
 
+#include "runtime/rows.h"
+
 namespace perceiver::runtime {
 namespace {
 
@@ -185,12 +187,6 @@ void add_into(const Matrix& from, Matrix to, bool relu) {
       const float sum = row[k] + other[k];
       row[k] = relu ? std::max(sum, 0.0F) : sum;
     }
-  }
-}
-
-void copy_matrix(const Matrix& from, Matrix to) {
-  for (int64_t i = 0; i < to.rows; ++i) {
-    std::copy_n(from.row(i), to.columns, to.row(i));
   }
 }
 

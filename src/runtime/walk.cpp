@@ -12,11 +12,6 @@ namespace {
 /// Bytes of decoder rows between two calls of a progress function.
 constexpr int64_t kProgressBytes = int64_t{64} << 20;
 
-void copy_rows(ConstMatrix from, Matrix to) {
-  for_rows(from.rows, from.columns,
-           [&](int64_t i) { std::copy_n(from.row(i), from.columns, to.row(i)); });
-}
-
 bool wants(const Trace* trace, const std::string& key) {
   if (trace == nullptr || (!trace->attention && key.starts_with("attention."))) {
     return false;
@@ -160,7 +155,7 @@ void Encoding::process(const EncoderStep& step, Array& latents) {
   const bool apart = !layers.empty() && layers.front().wants_gaps();
   const Matrix rows = apart ? model_.workspace.matrix(kept.rows, kept.columns) : kept;
   if (apart) {
-    copy_rows(kept, rows);
+    copy_matrix(kept, rows);
   }
   for (const SelfAttendLayer& layer : layers) {
     const std::string key =
@@ -174,7 +169,7 @@ void Encoding::process(const EncoderStep& step, Array& latents) {
       layer.apply(rows, batch, model_.workspace);
     }
     if (apart && (trace_ != nullptr || &layer == &layers.back())) {
-      copy_rows(rows, kept);
+      copy_matrix(rows, kept);
     }
     record_latents(latents);
   }

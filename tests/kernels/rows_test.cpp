@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/every_set.h"
 #include "kernels/kernel_table.h"
 #include "kernels/rows_reference.h"
 #include "kernels/wide_lanes.h"
@@ -51,20 +52,6 @@ Matrix random_matrix(int64_t rows, int64_t width, float mean, float deviation) {
     }
   }
   return matrix;
-}
-
-/// Runs `test` with every set of kernels that runs here, then with 16 lanes.
-template <typename F>
-void with_every_set(F test) {
-  const std::string before = active_kernels();
-  for (const KernelSet& set : kernel_sets()) {
-    if (set.runs_here) {
-      use_kernels(set.name);
-      SCOPED_TRACE(set.name);
-      test();
-    }
-  }
-  use_kernels(before);
 }
 
 struct Shape {

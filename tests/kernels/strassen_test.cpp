@@ -4,15 +4,16 @@
 #include <cstdlib>
 #include <limits>
 #include <memory>
-#include <random>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "kernels/every_set.h"
 #include "kernels/kernel_table.h"
 #include "kernels/rows_reference.h"
 #include "kernels/wide_lanes.h"
 #include "perceiver/kernels/dispatch.h"
+#include "support/normal_floats.h"
 
 // Against the definition in double, with every set of kernels and with 16 lanes on any CPU.
 
@@ -29,16 +30,6 @@ using Aligned = std::unique_ptr<float, Free>;
 Aligned aligned(int64_t floats) {
   const size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + 63) / 64 * 64;
   return Aligned(static_cast<float*>(std::aligned_alloc(64, bytes)));
-}
-
-std::vector<float> normal(int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> distribution;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) {
-    value = distribution(random);
-  }
-  return values;
 }
 
 double at(const std::vector<float>& values, int64_t i) {
@@ -58,10 +49,10 @@ struct Case {
       : rows(num_rows),
         in(width_in),
         out(width_out),
-        x(normal(rows * in, 1)),
-        weight(normal(in * out, 2)),
-        bias(normal(out, 3)),
-        y(normal(rows * out, 4)) {}
+        x(normal_floats(rows * in, 1)),
+        weight(normal_floats(in * out, 2)),
+        bias(normal_floats(out, 3)),
+        y(normal_floats(rows * out, 4)) {}
 
   double expected(int64_t r, int64_t o) const {
     double sum = at(bias, o);
@@ -139,16 +130,8 @@ double error_of(const Case& c, const Halves& y) {
 
 /// Runs `test(table)` with every set of kernels that runs here, then with 16 lanes.
 template <typename F>
-void with_every_set(F test) {
-  const std::string before = active_kernels();
-  for (const KernelSet& set : kernel_sets()) {
-    if (set.runs_here) {
-      use_kernels(set.name);
-      SCOPED_TRACE(set.name);
-      test(nullptr);
-    }
-  }
-  use_kernels(before);
+void with_every_table(F test) {
+  with_every_set([&] { test(nullptr); });
   if (wide_lanes_kernels() != nullptr) {
     SCOPED_TRACE("16 lanes");
     test(wide_lanes_kernels());
@@ -160,7 +143,7 @@ TEST(Strassen, AgreesWithTheDefinition) {
   // odd halves, slices that are not whole
   const int64_t shapes[][3] = {{1, 2, 64},    {5, 34, 128},  {63, 96, 64},    {64, 98, 64},
                                {65, 34, 192}, {130, 2, 128}, {129, 1370, 64}, {300, 66, 128}};
-  with_every_set([&](const KernelTable* table) {
+  with_every_table([&](const KernelTable* table) {
     for (const auto& [rows, in, out] : shapes) {
       Case c(rows, in, out);
       for (const bool accumulate : {false, true}) {
@@ -173,7 +156,7 @@ TEST(Strassen, AgreesWithTheDefinition) {
 }
 
 TEST(Strassen, Activates) {
-  with_every_set([](const KernelTable* table) {
+  with_every_table([](const KernelTable* table) {
     for (const Activation activation :
          {Activation::kGeluErf, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu}) {
       Case c(67, 50, 64);
@@ -184,7 +167,7 @@ TEST(Strassen, Activates) {
 }
 
 TEST(Strassen, EveryNumberOfThreadsGivesTheSameBytes) {
-  with_every_set([](const KernelTable* table) {
+  with_every_table([](const KernelTable* table) {
     for (const int64_t rows : {70, 601}) {  // a group, whose columns are divided, and three
       const Case c(rows, 130, 192);
       const std::vector<float> one = multiplied(c, 1, 0, table).data;
@@ -198,7 +181,7 @@ TEST(Strassen, EveryNumberOfThreadsGivesTheSameBytes) {
 
 TEST(Strassen, SmallColumnsKeepTheirDigitsBesideLargeOnes) {
   // scores of a softmax may be ten thousand times the values beside them
-  with_every_set([](const KernelTable* table) {
+  with_every_table([](const KernelTable* table) {
     Case c(128, 64, 128);
     for (int64_t o = 0; o < c.out; ++o) {
       const float size = o < 64 ? 1e4F : 1e-4F;
@@ -218,7 +201,7 @@ TEST(Strassen, SmallColumnsKeepTheirDigitsBesideLargeOnes) {
 }
 
 TEST(Strassen, ZeroColumnsAndHugeOnesStayFinite) {
-  with_every_set([](const KernelTable* table) {
+  with_every_table([](const KernelTable* table) {
     Case c(64, 32, 64);
     std::fill(c.weight.begin(), c.weight.begin() + 32, 0.0F);
     std::fill(c.weight.begin() + 32, c.weight.begin() + 64, 1e35F);
@@ -233,7 +216,7 @@ TEST(Strassen, ZeroColumnsAndHugeOnesStayFinite) {
 }
 
 TEST(Strassen, ARowThatIsNotFiniteSpoilsItsGroupAlone) {
-  with_every_set([](const KernelTable* table) {
+  with_every_table([](const KernelTable* table) {
     Case c(512, 16, 64);
     c.x[0] = std::numeric_limits<float>::quiet_NaN();
     const Halves y = multiplied(c, 2, 3, table);

@@ -14,6 +14,7 @@ constexpr int kLanes = 4;
 #include <gtest/gtest.h>
 
 #include "kernels/tile-inl.h"
+#include "support/normal_floats.h"
 
 namespace perceiver::kernels {
 namespace {
@@ -53,14 +54,6 @@ TEST(Exponentials, AreZeroFarBelowAndNeverNanButForNan) {
   EXPECT_EQ(exp_of(V{})[3], 1);
 }
 
-std::vector<float> random_floats(int64_t count) {
-  std::vector<float> values(static_cast<size_t>(count));
-  std::mt19937 random(3);
-  std::normal_distribution<float> normal;
-  std::generate(values.begin(), values.end(), [&] { return normal(random); });
-  return values;
-}
-
 struct Size {
   int64_t rows, n, k;
 };
@@ -94,8 +87,8 @@ void expect_product(const Size& size, const std::vector<float>& a, int64_t lda,
 
 TEST(Products, AgreeForEveryWayToPack) {
   for (const Size& size : kSizes) {
-    const std::vector<float> a = random_floats(size.rows * size.k + 1);
-    const std::vector<float> b = random_floats(size.k * size.n + 1);
+    const std::vector<float> a = normal_floats(size.rows * size.k + 1, 3);
+    const std::vector<float> b = normal_floats(size.k * size.n + 1, 3);
     std::vector<float> transposed(b.size()), zeros(static_cast<size_t>(size.k + 4));
     for (int64_t p = 0; p < size.k; ++p) {
       for (int64_t j = 0; j < size.n; ++j) {

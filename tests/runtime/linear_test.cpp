@@ -1,33 +1,23 @@
 #include "runtime/linear.h"
 
 #include <cmath>
-#include <random>
 
 #include <gtest/gtest.h>
 
 #include "perceiver/base/array.h"
 #include "perceiver/base/error.h"
 #include "runtime/weights.h"
+#include "support/normal_floats.h"
 
 // Against plain loops in double.
 
 namespace perceiver::runtime {
 namespace {
 
-std::vector<float> random(int64_t count, uint32_t seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<size_t>(count));
-  for (float& value : values) {
-    value = normal(generator);
-  }
-  return values;
-}
-
 Affine random_affine(int64_t out, int64_t in, uint32_t seed, bool has_bias = true) {
-  Affine affine{out, in, random(out * in, seed), {}};
+  Affine affine{out, in, normal_floats(out * in, seed), {}};
   if (has_bias) {
-    affine.bias = random(out, seed + 1);
+    affine.bias = normal_floats(out, seed + 1);
   }
   return affine;
 }
@@ -54,7 +44,8 @@ double activate(double x, Activation kind) {
 double largest_error(const Affine& affine, const Linear& linear, int64_t rows, int64_t pad,
                      const Epilogue& epilogue) {
   const int64_t x_stride = affine.in + pad, y_stride = affine.out + pad;
-  const std::vector<float> x = random(rows * x_stride, 5), before = random(rows * y_stride, 6);
+  const std::vector<float> x = normal_floats(rows * x_stride, 5),
+                           before = normal_floats(rows * y_stride, 6);
   std::vector<float> y = before;
   linear.apply({x.data(), rows, affine.in, x_stride}, {y.data(), rows, affine.out, y_stride},
                epilogue);
@@ -147,7 +138,7 @@ TEST(Linear, PartsAreReadAndWrittenWhereTheyLie) {
     const Affine affine = random_affine(out, in, 7);
     const Linear linear(affine, Precision::kF32), parted(affine, Precision::kF32, out_part);
     const int64_t width = parted.in_part();
-    const std::vector<float> x = random(rows * in, 5), before = random(rows * out, 6);
+    const std::vector<float> x = normal_floats(rows * in, 5), before = normal_floats(rows * out, 6);
     Workspace workspace;
     const auto x_parts = workspace.dense_parts(rows, in, width);
     const auto y_parts = workspace.dense_parts(rows, out, out_part);
@@ -174,7 +165,7 @@ TEST(Linear, PartsAreReadAndWrittenWhereTheyLie) {
     const Affine affine = random_affine(1024, 1024, 7);
     const Linear whole(affine, Precision::kF32, 0, ProductOrder::kSeven);
     const Linear parted(affine, Precision::kF32, 512, ProductOrder::kSeven);
-    const std::vector<float> x = random(rows * 1024, 5);
+    const std::vector<float> x = normal_floats(rows * 1024, 5);
     Workspace workspace;
     const auto x_parts = workspace.parts(rows, 1024, 512),
                y_parts = workspace.parts(rows, 1024, 512);
@@ -217,7 +208,7 @@ TEST(Linear, ActivationsAreGoodToTheLastBits) {
 TEST(Linear, TheSameCallGivesTheSameBytesWhateverCameBetween) {
   const Affine affine = random_affine(96, 80, 3);
   const Linear linear(affine, Precision::kF32);
-  const std::vector<float> x = random(50 * 80, 9);
+  const std::vector<float> x = normal_floats(50 * 80, 9);
   std::vector<float> first(50 * 96), second(50 * 96);
   linear.apply({x.data(), 50, 80, 80}, {first.data(), 50, 96, 96});
   for (int64_t rows = 1; rows < 50; ++rows) {  // more row counts than are kept
@@ -276,7 +267,7 @@ TEST(Affine, FoldComposeAndStackAreTheSameMaps) {
 
   Affine folded = random_affine(4, 5, 13, /*has_bias=*/false);
   const Affine plain = folded;
-  const std::vector<float> gamma = random(5, 14), beta = random(5, 15);
+  const std::vector<float> gamma = normal_floats(5, 14), beta = normal_floats(5, 15);
   folded.fold_norm(gamma.data(), beta.data());
   std::vector<double> scaled;
   for (size_t i = 0; i < 5; ++i) {
@@ -297,8 +288,9 @@ TEST(Affine, FoldComposeAndStackAreTheSameMaps) {
 
 TEST(Products, OfRuntimeOperandsWithStrides) {
   const int64_t m = 9, n = 13, k = 21, pad = 2;
-  const std::vector<float> a = random(m * (k + pad), 1), b = random(n * (k + pad), 2),
-                           b_rows = random(k * (n + pad), 3), before = random(m * (n + pad), 4);
+  const std::vector<float> a = normal_floats(m * (k + pad), 1), b = normal_floats(n * (k + pad), 2),
+                           b_rows = normal_floats(k * (n + pad), 3),
+                           before = normal_floats(m * (n + pad), 4);
   for (const bool accumulate : {false, true}) {
     std::vector<float> c = before, d = before;
     multiply_transposed({a.data(), m, k, k + pad}, {b.data(), n, k, k + pad},
