@@ -19,7 +19,7 @@ struct Buffer {
 }  // namespace
 
 float* thread_scratch(ScratchUse use, int64_t floats) {
-  thread_local Buffer buffers[3];
+  thread_local Buffer buffers[kScratchUses];
   Buffer& buffer = buffers[static_cast<int>(use)];
   if (buffer.floats < floats) {
     const int64_t rounded = (floats + 15) / 16 * 16;

@@ -5,7 +5,8 @@
 namespace perceiver::kernels {
 
 /// Independent buffers of one calling thread.
-enum class ScratchUse { kTiles, kPartialResults, kBackward };
+enum class ScratchUse { kTiles, kPartialResults, kBackward, kWeight, kRows };
+constexpr int kScratchUses = 5;
 
 /// A 64-byte aligned buffer of the calling thread: the same one at each call, made larger when
 /// needed, so that repeated calls allocate nothing, and freed when the thread ends. Its contents

@@ -2,6 +2,7 @@
 
 #include "kernels/rows-inl.h"
 #include "kernels/strassen_kernel.h"
+#include "kernels/strassen_pack-inl.h"
 #include "kernels/tile-inl.h"
 
 // Strassen's seven products, one text for every instruction set (see tile-inl.h). Sums of quarters
@@ -18,7 +19,7 @@ constexpr int64_t kBlockChannels = 640;
 /// Those multiplied at once: a panel of them stays in the first cache, and is one running sum;
 /// longer ones round more.
 constexpr int64_t kSliceChannels = 320;
-/// Columns of half an output for which the sums of x are made: more would leave the second cache.
+/// Columns of half an output that all steps pass over: more would leave the second cache.
 constexpr int64_t kBlockColumns = 512;
 /// Steps of the inner loop between two looks ahead.
 constexpr int64_t kStride = 16;
@@ -52,6 +53,8 @@ constexpr StrassenStep kSeven[] = {
     {{{0, 1}, 1}, alone(3), 2, {1, 0}, {1, -1}},    {{{2, 0}, -1}, {{0, 1}, 1}, 1, {3, 0}, {1, 0}},
     {{{1, 3}, -1}, {{2, 3}, 1}, 1, {0, 0}, {1, 0}},
 };
+
+constexpr int64_t kSteps = 7;
 
 /// As defined, of rows that are not halved: quarters 0 and 1 of x and y.
 constexpr StrassenStep kPlain[] = {
@@ -296,30 +299,55 @@ struct RowGroup {
   int64_t first, rows, apart;
 };
 
+constexpr unsigned target_bit(const StrassenStep& step, int t) {
+  return 1U << static_cast<unsigned>(step.target[t]);
+}
+
+/// The quarters of y that steps before `step` of the first block have written, all of later blocks.
+template <int kSteps>
+constexpr unsigned written_before(const StrassenStep (&steps)[kSteps], int64_t step,
+                                  int64_t block) {
+  unsigned written = 0;
+  for (int64_t i = 0; i < (block == 0 ? step : kSteps); ++i) {
+    for (int t = 0; t < steps[i].targets; ++t) {
+      written |= target_bit(steps[i], t);
+    }
+  }
+  return written;
+}
+
 inline const float* quarter_of_x(const StrassenCall& call, RowGroup group, int quarter) {
   return call.product.x[quarter % 2] +
          (group.first + quarter / 2 * group.apart) * call.product.x_stride;
 }
 
-/// Channels [first, end) of a sum, as slices [rows][slice] one behind the other.
+/// Six rows that begin pages apart share eight places of the first cache with all else.
+inline bool rows_collide(int64_t stride) {
+  constexpr int64_t kPageFloats = 1024;
+  return stride % kPageFloats == 0;
+}
+
+/// Channels of a block of a quarter or a sum of two, as slices [rows][slice] one behind the other.
 inline void sum_quarters(const StrassenCall& call, RowGroup group, ChannelBlock block,
                          int64_t slice, const QuarterSum& sum, float* out) {
   const float* one = quarter_of_x(call, group, sum.quarter[0]) + block.first;
-  const float* other = quarter_of_x(call, group, sum.quarter[1]) + block.first;
+  const float* other =
+      sum.quarter[1] < 0 ? nullptr : quarter_of_x(call, group, sum.quarter[1]) + block.first;
   for (int64_t r = 0; r < group.rows; ++r) {
     for (int64_t first = 0; first < block.width; first += slice) {
       const int64_t end = lesser(first + slice, block.width);
       float* to = out + first * group.rows + r * slice - first;
       int64_t c = first;
       for (; c + kLanes <= end; c += kLanes) {
-        store(to + c, load(one + c) + sum.sign * load(other + c));
+        const V left = load(one + c);
+        store(to + c, other == nullptr ? left : left + sum.sign * load(other + c));
       }
       for (; c < end; ++c) {
-        to[c] = one[c] + sum.sign * other[c];
+        to[c] = other == nullptr ? one[c] : one[c] + sum.sign * other[c];
       }
     }
     one += call.product.x_stride;
-    other += call.product.x_stride;
+    other += other == nullptr ? 0 : call.product.x_stride;
   }
 }
 
@@ -334,47 +362,21 @@ inline void panels_of(const StrassenCall& call, ChannelBlock block, const Strass
   }
 }
 
-/// Where the products of a step go. @param touched  bits of the quarters of y that hold something
+/// Where the products of a step go. @param before  bits of the quarters of y that hold something
 inline void destinations_of(const StrassenCall& call, RowGroup group, const StrassenStep& step,
-                            unsigned& touched, PanelProduct& product) {
+                            unsigned before, PanelProduct& product) {
   product.destinations = step.targets;
   product.c_stride = call.product.y_stride;
   for (int t = 0; t < step.targets; ++t) {
     const int quarter = step.target[t];
     const int64_t column = quarter % 2 * call.half_out();
-    const unsigned bit = 1U << static_cast<unsigned>(quarter);
     product.to[t] = {
         call.product.y[quarter % 2] + (group.first + quarter / 2 * group.apart) * product.c_stride,
         call.factors() + column,
         call.biases() + column,
         step.sign[t],
-        (touched & bit) == 0,
+        (before & target_bit(step, t)) == 0,
         call.product.accumulate};
-    touched |= bit;
-  }
-}
-
-/// One step of the list over some panels.
-inline void run_step(const StrassenCall& call, const StrassenStep& step, const StrassenStep* next,
-                     PanelRange panels, const PanelProduct& product) {
-  const ChannelBlock block = product.block;
-  for (int64_t panel = panels.first; panel < panels.end; ++panel) {
-    PanelProduct here = product;
-    panels_of(call, block, step, panel, here.b);
-    if (panel + 1 < panels.end) {
-      panels_of(call, block, step, panel + 1, here.ahead);
-    } else if (next != nullptr) {
-      panels_of(call, block, *next, panels.first, here.ahead);
-    } else {
-      here.ahead[0] = here.b[0];
-      here.ahead[1] = nullptr;
-    }
-    for (int t = 0; t < here.destinations; ++t) {
-      here.to[t].c += panel * kPanel;
-      here.to[t].factors += panel * kPanel;
-      here.to[t].biases += panel * kPanel;
-    }
-    multiply_panels(here);
   }
 }
 
@@ -384,31 +386,82 @@ inline int64_t slice_of(int64_t width) {
   return round_up((width + count - 1) / count, kStride);
 }
 
-/// @param scratch  of a thread: sums of x, the sum of a panel, a partial product
-template <int kSteps>
-inline void run_steps(const StrassenCall& call, const StrassenStep (&steps)[kSteps], RowGroup group,
-                      PanelRange panels, float* scratch) {
-  unsigned touched = 0;
-  for (int64_t first = 0; first < call.half_in(); first += kBlockChannels) {
-    PanelProduct product{};
-    product.rows = group.rows;
-    product.block = {first, lesser(kBlockChannels, call.half_in() - first)};
-    product.slice = slice_of(product.block.width);
-    product.sum = scratch + kSumsOfX;
-    product.partial = product.sum + kSliceChannels * kPanel;
-    for (int i = 0; i < kSteps; ++i) {
-      product.b_sign = steps[i].w.sign;
-      product.a = quarter_of_x(call, group, steps[i].x.quarter[0]) + first;
-      product.a_stride = call.product.x_stride;
-      product.a_step = 1;
-      if (steps[i].x.quarter[1] >= 0) {
-        sum_quarters(call, group, product.block, product.slice, steps[i].x, scratch);
-        product.a = scratch;
-        product.a_stride = product.slice;
-        product.a_step = group.rows;
+inline ChannelBlock channels_of(const StrassenCall& call, int64_t block) {
+  const int64_t first = block * kBlockChannels;
+  return {first, lesser(kBlockChannels, call.half_in() - first)};
+}
+
+inline int64_t blocks_of(const StrassenCall& call) {
+  return (call.half_in() + kBlockChannels - 1) / kBlockChannels;
+}
+
+/// A step of rows as they lie. @param scratch  of a thread: sums of x, the sum of a panel, a
+/// partial product
+inline PanelProduct product_of(const StrassenCall& call, RowGroup group, ChannelBlock block,
+                               const StrassenStep& step, float* scratch) {
+  PanelProduct product{};
+  product.rows = group.rows;
+  product.block = block;
+  product.slice = slice_of(block.width);
+  product.a = quarter_of_x(call, group, step.x.quarter[0]) + block.first;
+  product.a_stride = call.product.x_stride;
+  product.a_step = 1;
+  product.b_sign = step.w.sign;
+  product.sum = scratch + kSumsOfX;
+  product.partial = product.sum + kSliceChannels * kPanel;
+  return product;
+}
+
+/// One panel of a step, whose destinations are those of panel 0.
+inline void run_panel(const PanelProduct& step, int64_t panel) {
+  PanelProduct product = step;
+  for (int t = 0; t < product.destinations; ++t) {
+    product.to[t].c += panel * kPanel;
+    product.to[t].factors += panel * kPanel;
+    product.to[t].biases += panel * kPanel;
+  }
+  multiply_panels(product);
+}
+
+/// One of the seven products, for the pairs of a group.
+inline void run_pairs(const StrassenCall& call, const StrassenPart& part, const StrassenPart& next,
+                      RowGroup pairs, float* scratch) {
+  const StrassenStep& step = kSeven[part.step];
+  const ChannelBlock block = channels_of(call, part.block);
+  PanelProduct product = product_of(call, pairs, block, step, scratch);
+  if (step.x.quarter[1] >= 0 || rows_collide(call.product.x_stride)) {
+    if (!part.has_sums) {
+      sum_quarters(call, pairs, block, product.slice, step.x, scratch);
+    }
+    product.a = scratch;
+    product.a_stride = product.slice;
+    product.a_step = pairs.rows;
+  }
+  destinations_of(call, pairs, step, written_before(kSeven, part.step, part.block), product);
+  for (int64_t panel = part.panels.first; panel < part.panels.end; ++panel) {
+    panels_of(call, block, step, panel, product.b);
+    if (panel + 1 < part.panels.end) {
+      panels_of(call, block, step, panel + 1, product.ahead);
+    } else {
+      panels_of(call, channels_of(call, next.block), kSeven[next.step], next.panels.first,
+                product.ahead);
+    }
+    run_panel(product, panel);
+  }
+}
+
+/// Rows without a partner, as defined.
+inline void run_rest(const StrassenCall& call, PanelRange panels, RowGroup rest, float* scratch) {
+  for (int64_t index = 0; index < blocks_of(call); ++index) {
+    const ChannelBlock block = channels_of(call, index);
+    for (int64_t i = 0; i < 4; ++i) {
+      PanelProduct product = product_of(call, rest, block, kPlain[i], scratch);
+      destinations_of(call, rest, kPlain[i], written_before(kPlain, i, index), product);
+      for (int64_t panel = panels.first; panel < panels.end; ++panel) {
+        panels_of(call, block, kPlain[i], panel, product.b);
+        product.ahead[0] = product.b[0];
+        run_panel(product, panel);
       }
-      destinations_of(call, group, steps[i], touched, product);
-      run_step(call, steps[i], i + 1 < kSteps ? &steps[i + 1] : nullptr, panels, product);
     }
   }
 }
@@ -421,36 +474,29 @@ inline void activate_panels(const StrassenCall& call, RowRange rows, PanelRange 
   }
 }
 
-/// Pairs of a group's rows [pairs.first, pairs.end), and its rest.
-inline void run_group(const StrassenCall& call, const StrassenGroup& group, RowRange pairs,
-                      bool rest, PanelRange panels, float* scratch) {
-  const int64_t second = group.first + group.pairs, behind = second + group.pairs;
-  if (pairs.first < pairs.end) {
-    run_steps(call, kSeven, {group.first + pairs.first, pairs.end - pairs.first, group.pairs},
-              panels, scratch);
-    activate_panels(call, {group.first + pairs.first, group.first + pairs.end}, panels);
-    activate_panels(call, {second + pairs.first, second + pairs.end}, panels);
+inline void run_strassen(const StrassenCall& call, const StrassenPart& part,
+                         const StrassenPart& next, float* scratch) {
+  const StrassenGroup group = strassen_group(call.product.rows, part.group);
+  const int64_t behind = group.first + 2 * group.pairs;
+  if (group.pairs > 0) {
+    run_pairs(call, part, next, {group.first, group.pairs, group.pairs}, scratch);
   }
-  if (rest) {
-    run_steps(call, kPlain, {behind, group.rest, 0}, panels, scratch);
-    activate_panels(call, {behind, behind + group.rest}, panels);
-  }
-}
-
-inline void run_strassen(const StrassenCall& call, const StrassenShare& share, float* scratch) {
-  const int64_t wide = kBlockColumns / kPanel;
-  for (int64_t first = share.panels.first; first < share.panels.end; first += wide) {
-    const PanelRange block{first, lesser(first + wide, share.panels.end)};
-    for_groups(call.product.rows, share,
-               [&](const StrassenGroup& group, RowRange pairs, bool rest) {
-                 run_group(call, group, pairs, rest, block, scratch);
-               });
+  if (part.step + 1 == kSteps && part.block + 1 == blocks_of(call)) {
+    if (group.rest > 0) {
+      run_rest(call, part.panels, {behind, group.rest, 0}, scratch);
+    }
+    activate_panels(call, {group.first, behind + group.rest}, part.panels);
   }
 }
 
 constexpr StrassenKernel kStrassen = {
     .panel = kPanel,
+    .block_channels = kBlockChannels,
+    .block_panels = kBlockColumns / kPanel,
+    .steps = kSteps,
     .scratch = kSumsOfX + (kSliceChannels + kStrassenGroup / 2) * kPanel,
+    .pack = pack_strassen,
+    .transpose = transpose_rows,
     .run = run_strassen,
 };
 

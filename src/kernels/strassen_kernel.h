@@ -37,9 +37,6 @@ struct PanelRange {
 struct StrassenGroup {
   int64_t first, pairs;  ///< row first + i with row first + pairs + i
   int64_t rest;          ///< rows behind them, multiplied as defined
-
-  /// What is divided among threads.
-  int64_t units() const { return pairs > 0 ? pairs : 1; }
 };
 
 // Static: a copy compiled for one instruction set must not stand in for that of another.
@@ -55,38 +52,47 @@ static inline StrassenGroup strassen_group(int64_t rows, int64_t index) {
   return {first, pairs, count - 2 * pairs};
 }
 
-/// A share of a call: some units of all groups, counted through, and some panels.
-struct StrassenShare {
-  int64_t first_unit, end_unit;
+/// What one thread does at a time: a step of the products of one block of channels, for a group of
+/// rows and some panels. The parts of a panel follow each other; the last one finishes it.
+struct StrassenPart {
+  int64_t group, block, step;
   PanelRange panels;
+  bool has_sums;  ///< the thread's scratch holds those of this group, block and step
 };
 
 struct RowRange {
   int64_t first, end;
 };
 
-/// call(group, its pairs of this share, whether its rest is the share's) for the groups of a share.
-template <typename Call>
-static inline void for_groups(int64_t rows, const StrassenShare& share, const Call& call) {
-  int64_t base = 0;
-  for (int64_t index = 0; index < strassen_groups(rows); ++index) {
-    const StrassenGroup group = strassen_group(rows, index);
-    const int64_t units = group.units();
-    const int64_t first = share.first_unit > base ? share.first_unit - base : 0;
-    const int64_t end = share.end_unit - base < units ? share.end_unit - base : units;
-    if (first < end) {
-      call(group, RowRange{first, end < group.pairs ? end : group.pairs},
-           end == units && group.rest > 0);
-    }
-    base += units;
-  }
-}
+/// A weight [in, out] before it is packed.
+struct StrassenSource {
+  int64_t in, out;
+  StridedMatrix weight;
+};
+
+/// to[r * to_stride + c] = from[c * from_stride + r].
+struct Transposition {
+  int64_t columns;  ///< of `to`
+  const float* from;
+  int64_t from_stride;
+  float* to;
+  int64_t to_stride;
+};
 
 struct StrassenKernel {
-  int64_t panel;    ///< columns
-  int64_t scratch;  ///< floats for each thread
-  /// @param scratch  64-byte aligned
-  void (*run)(const StrassenCall& call, const StrassenShare& share, float* scratch);
+  int64_t panel;           ///< columns
+  int64_t block_channels;  ///< of half of `in`
+  int64_t block_panels;    ///< those that all steps pass over before the next ones
+  int64_t steps;           ///< of each block of channels
+  int64_t scratch;         ///< floats for each thread
+  /// Writes panels and their factors.
+  void (*pack)(const StrassenSource& source, PanelRange panels, float* packed);
+  /// Rows of `to`.
+  void (*transpose)(const Transposition& move, RowRange rows);
+  /// @param next     what the thread will probably do then, of the same group
+  /// @param scratch  of the thread, 64-byte aligned
+  void (*run)(const StrassenCall& call, const StrassenPart& part, const StrassenPart& next,
+              float* scratch);
 };
 
 /// As defined, in double.

@@ -7,6 +7,7 @@ namespace perceiver::kernels {
 namespace {
 
 constexpr int64_t kPanelColumns = 1;
+constexpr int64_t kAll = int64_t{1} << 40;
 
 /// Column n of half `half` of the output, at one row.
 double element(const StrassenCall& call, int64_t row, int64_t half, int64_t n) {
@@ -41,19 +42,43 @@ void run_rows(const StrassenCall& call, RowRange rows, PanelRange panels) {
   }
 }
 
-void run(const StrassenCall& call, const StrassenShare& share, float* /*scratch*/) {
-  for_groups(call.product.rows, share, [&](const StrassenGroup& group, RowRange pairs, bool rest) {
-    const int64_t second = group.first + group.pairs, behind = second + group.pairs;
-    run_rows(call, {group.first + pairs.first, group.first + pairs.end}, share.panels);
-    run_rows(call, {second + pairs.first, second + pairs.end}, share.panels);
-    if (rest) {
-      run_rows(call, {behind, behind + group.rest}, share.panels);
+void run(const StrassenCall& call, const StrassenPart& part, const StrassenPart& /*next*/,
+         float* /*scratch*/) {
+  const StrassenGroup group = strassen_group(call.product.rows, part.group);
+  run_rows(call, {group.first, group.first + 2 * group.pairs + group.rest}, part.panels);
+}
+
+void pack(const StrassenSource& source, PanelRange panels, float* packed) {
+  const int64_t half_in = source.in / 2, half_out = source.out / 2;
+  for (int64_t n = panels.first; n < panels.end; ++n) {
+    for (int64_t quarter = 0; quarter < 4; ++quarter) {
+      const int64_t column = quarter % 2 * half_out + n;
+      packed[source.in * source.out + column] = 1;
+      for (int64_t k = 0; k < half_in; ++k) {
+        packed[(4 * n + quarter) * half_in + k] =
+            source.weight.at(quarter / 2 * half_in + k, column);
+      }
     }
-  });
+  }
+}
+
+void transpose(const Transposition& move, RowRange rows) {
+  for (int64_t r = rows.first; r < rows.end; ++r) {
+    for (int64_t c = 0; c < move.columns; ++c) {
+      move.to[r * move.to_stride + c] = move.from[c * move.from_stride + r];
+    }
+  }
 }
 
 }  // namespace
 
-const StrassenKernel kStrassenReference = {.panel = kPanelColumns, .scratch = 0, .run = run};
+const StrassenKernel kStrassenReference = {.panel = kPanelColumns,
+                                           .block_channels = kAll,
+                                           .block_panels = kAll,
+                                           .steps = 1,
+                                           .scratch = 0,
+                                           .pack = pack,
+                                           .transpose = transpose,
+                                           .run = run};
 
 }  // namespace perceiver::kernels

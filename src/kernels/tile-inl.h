@@ -231,19 +231,30 @@ PERCEIVER_INLINE V interleave_quarters(V a, V b) {
   return interleave_lanes<kWidth, kHigh>(a, b, std::make_integer_sequence<int, kLanes>());
 }
 
-/// out[c * stride + r] = rows[r][column + c] for 4 columns of kLanes rows.
-PERCEIVER_INLINE void transpose_four(const float* const* rows, int64_t column, float* out,
-                                     int64_t stride) {
-  const V r0 = load_quads<kLanes>(rows, column), r1 = load_quads<kLanes>(rows + 1, column);
-  const V r2 = load_quads<kLanes>(rows + 2, column), r3 = load_quads<kLanes>(rows + 3, column);
+struct FourColumns {
+  V column[4];
+};
+
+/// Lane r of column c is rows[r][first + c].
+PERCEIVER_INLINE FourColumns transposed_four(const float* const* rows, int64_t first) {
+  const V r0 = load_quads<kLanes>(rows, first), r1 = load_quads<kLanes>(rows + 1, first);
+  const V r2 = load_quads<kLanes>(rows + 2, first), r3 = load_quads<kLanes>(rows + 3, first);
   const V low01 = interleave_quarters<1, false>(r0, r1);
   const V low23 = interleave_quarters<1, false>(r2, r3);
   const V high01 = interleave_quarters<1, true>(r0, r1);
   const V high23 = interleave_quarters<1, true>(r2, r3);
-  store(out, interleave_quarters<2, false>(low01, low23));
-  store(out + stride, interleave_quarters<2, true>(low01, low23));
-  store(out + 2 * stride, interleave_quarters<2, false>(high01, high23));
-  store(out + 3 * stride, interleave_quarters<2, true>(high01, high23));
+  return {{interleave_quarters<2, false>(low01, low23), interleave_quarters<2, true>(low01, low23),
+           interleave_quarters<2, false>(high01, high23),
+           interleave_quarters<2, true>(high01, high23)}};
+}
+
+/// out[c * stride + r] = rows[r][column + c] for 4 columns of kLanes rows.
+PERCEIVER_INLINE void transpose_four(const float* const* rows, int64_t column, float* out,
+                                     int64_t stride) {
+  const FourColumns four = transposed_four(rows, column);
+  for (int64_t c = 0; c < 4; ++c) {
+    store(out + c * stride, four.column[c]);
+  }
 }
 
 /// Packs B = X^T, X [n, k] row-major. Rows j with keep[j] == 0 become zero columns of B; keep may

@@ -35,9 +35,9 @@ at::Tensor join_heads(const at::Tensor& x) {
 }
 
 LinearWeights linear_weights(const Parameters& parameters, const std::string& prefix,
-                             const char* name) {
+                             const char* name, ProductOrder order = ProductOrder::kPlain) {
   return {parameters.at(cat(prefix, ".", name, ".weight")),
-          parameters.at(cat(prefix, ".", name, ".bias"))};
+          parameters.at(cat(prefix, ".", name, ".bias")), order};
 }
 
 NormWeights norm_weights(const Parameters& parameters, const std::string& prefix, const char* name,
@@ -105,8 +105,8 @@ at::Tensor AttentionModule::finish(const at::Tensor& attended, const at::Tensor&
 at::Tensor AttentionModule::mlp(const at::Tensor& x, bool training, const LastMap& last) const {
   const NormWeights before =
       norm_weights(parameters_, prefix_, "norm_mlp", compatibility_.layer_norm_eps);
-  const LinearWeights first = linear_weights(parameters_, prefix_, "mlp_in");
-  const LinearWeights second = linear_weights(parameters_, prefix_, "mlp_out");
+  const LinearWeights first = linear_weights(parameters_, prefix_, "mlp_in", order_);
+  const LinearWeights second = linear_weights(parameters_, prefix_, "mlp_out", order_);
   at::Tensor result;
   if (training && compatibility_.dropout > 0) {
     const at::Tensor hidden =
@@ -177,8 +177,9 @@ at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training
                               .dropout = training ? compatibility_.attention_dropout : 0};
   std::vector<at::Tensor> made = norm_linears(
       latents, norm_weights(parameters_, prefix_, "norm_queries", compatibility_.layer_norm_eps),
-      {linear_weights(parameters_, prefix_, "query"), linear_weights(parameters_, prefix_, "key"),
-       linear_weights(parameters_, prefix_, "value")});
+      {linear_weights(parameters_, prefix_, "query", order_),
+       linear_weights(parameters_, prefix_, "key", order_),
+       linear_weights(parameters_, prefix_, "value", order_)});
   if (map != nullptr) {
     *map = attention_map(made[0], made[1], {}, options);
   }
@@ -194,8 +195,9 @@ at::Tensor AttentionModule::self_attend(const at::Tensor& latents, bool training
   made.clear();
   const at::Tensor attended = attended_values(terms);
   terms = {};
-  const at::Tensor x = joined_linear(attended, linear_weights(parameters_, prefix_, "output"),
-                                     shape_.use_query_residual ? latents : at::Tensor());
+  const at::Tensor x =
+      joined_linear(attended, linear_weights(parameters_, prefix_, "output", order_),
+                    shape_.use_query_residual ? latents : at::Tensor());
   return mlp(x, training, {});
 }
 

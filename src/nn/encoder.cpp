@@ -195,7 +195,8 @@ class EncoderWalk {
 
  private:
   AttentionModule module_of(const std::string& name, const AttentionShape& shape) const {
-    return {model_.parameters(), name, shape, model_.spec().compatibility};
+    return {model_.parameters(), name, shape, model_.spec().compatibility,
+            model_.options().plan == Plan::kTextbook ? ProductOrder::kPlain : ProductOrder::kSeven};
   }
 
   void read(int64_t weight_set) {

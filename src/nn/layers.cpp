@@ -60,18 +60,26 @@ std::array<at::Tensor, 3> normalise_backward(const at::Tensor& grad, const at::T
 }
 
 /// Adds grad . weight to `sum`, or makes it.
-void add_input_grad(const at::Tensor& grad, const at::Tensor& weight, at::Tensor& sum) {
-  sum = sum.defined() ? sum.addmm_(grad, weight) : at::mm(grad, weight);
+void add_input_grad(const at::Tensor& grad, const LinearWeights& linear, at::Tensor& sum) {
+  if (sum.defined()) {
+    add_product(sum, grad, linear.weight, linear.order);
+  } else {
+    sum = multiply(grad, linear.weight, linear.order);
+  }
 }
 
 struct LinearGrads {
   at::Tensor weight, bias;
 };
 
-LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight,
-                         const at::Tensor& bias) {
-  return {weight.requires_grad() ? at::mm(grad.t(), x) : at::Tensor(),
-          bias.requires_grad() ? grad.sum({0}) : at::Tensor()};
+LinearGrads linear_grads(const at::Tensor& grad, const at::Tensor& x, const LinearWeights& of) {
+  return {of.weight.requires_grad() ? multiply(grad.t(), x, of.order) : at::Tensor(),
+          of.bias.requires_grad() ? grad.sum({0}) : at::Tensor()};
+}
+
+/// rows W^T + bias.
+at::Tensor apply_linear(const at::Tensor& rows, const LinearWeights& linear) {
+  return multiply(rows, linear.weight.t(), linear.order, linear.bias);
 }
 
 at::Tensor activate_(at::Tensor x, Activation kind) {
@@ -111,14 +119,12 @@ bool any_needs_grad(std::initializer_list<at::Tensor> tensors) {
   return false;
 }
 
-std::vector<at::Tensor> norm_linears_forward(const at::Tensor& x, const at::Tensor& weight,
-                                             const at::Tensor& bias, double eps,
-                                             at::TensorList linears) {
-  const at::Tensor normed = normalise(flat(x), weight, bias, eps).x;
+std::vector<at::Tensor> norm_linears_forward(const at::Tensor& x, const NormWeights& norm,
+                                             const std::vector<LinearWeights>& linears) {
+  const at::Tensor normed = normalise(flat(x), norm.weight, norm.bias, norm.eps).x;
   std::vector<at::Tensor> results;
-  for (size_t i = 0; i < linears.size(); i += 2) {
-    results.push_back(
-        at::linear(normed, linears[i], linears[i + 1]).view(with_width(x, linears[i].size(0))));
+  for (const LinearWeights& linear : linears) {
+    results.push_back(apply_linear(normed, linear).view(with_width(x, linear.weight.size(0))));
   }
   return results;
 }
@@ -144,15 +150,29 @@ std::vector<at::Tensor> norm_linears_at_once(const at::Tensor& x, const NormWeig
   return results;
 }
 
+std::vector<LinearWeights> linears_of(at::TensorList tensors, ProductOrder order) {
+  std::vector<LinearWeights> linears;
+  for (size_t i = 0; i < tensors.size(); i += 2) {
+    linears.push_back({tensors[i], tensors[i + 1], order});
+  }
+  return linears;
+}
+
+ProductOrder saved_order(AutogradContext* context) {
+  return static_cast<ProductOrder>(context->saved_data["order"].toInt());
+}
+
 struct NormLinears : public torch::autograd::Function<NormLinears> {
   static variable_list forward(AutogradContext* context, const at::Tensor& x,
                                const at::Tensor& weight, const at::Tensor& bias,
-                               at::TensorList linears, double eps) {
+                               at::TensorList linears, double eps, int64_t order) {
     variable_list saved{x, weight, bias};
     saved.insert(saved.end(), linears.begin(), linears.end());
     context->save_for_backward(saved);
     context->saved_data["eps"] = eps;
-    return norm_linears_forward(x, weight, bias, eps, linears);
+    context->saved_data["order"] = order;
+    return norm_linears_forward(x, {weight, bias, eps},
+                                linears_of(linears, static_cast<ProductOrder>(order)));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -160,12 +180,13 @@ struct NormLinears : public torch::autograd::Function<NormLinears> {
     const at::Tensor rows = flat(saved[0]);
     const Normed normed =
         normalise(rows, saved[1], saved[2], context->saved_data["eps"].toDouble());
-    variable_list results(saved.size() + 1);
+    variable_list results(saved.size() + 2);  // eps and the order have no gradient
     at::Tensor dnormed;
     for (size_t i = 3; i < saved.size(); i += 2) {
+      const LinearWeights linear{saved[i], saved[i + 1], saved_order(context)};
       const at::Tensor grad = flat(grads[(i - 3) / 2]);
-      add_input_grad(grad, saved[i], dnormed);
-      const LinearGrads of = linear_grads(grad, normed.x, saved[i], saved[i + 1]);
+      add_input_grad(grad, linear, dnormed);
+      const LinearGrads of = linear_grads(grad, normed.x, linear);
       results[i] = of.weight;
       results[i + 1] = of.bias;
     }
@@ -182,23 +203,27 @@ struct NormLinears : public torch::autograd::Function<NormLinears> {
 constexpr size_t kResidualMap = 6;
 
 /// residual(x) + second(active). @param rows, active [n, C], [n, hidden]
-at::Tensor mlp_result(const at::Tensor& rows, const at::Tensor& active, at::TensorList w) {
-  at::Tensor result = at::linear(active, w[4], w[5]);
+at::Tensor mlp_result(const at::Tensor& rows, const at::Tensor& active, at::TensorList w,
+                      ProductOrder order) {
+  at::Tensor result = apply_linear(active, {w[4], w[5], order});
   return w.size() > kResidualMap ? result.addmm_(rows, w[kResidualMap].t()) : result.add_(rows);
 }
 
 struct Mlp : public torch::autograd::Function<Mlp> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, at::TensorList w,
-                            double eps, int64_t activation) {
+                            double eps, int64_t activation, int64_t order) {
     const at::Tensor rows = flat(x);
-    const at::Tensor hidden = at::linear(normalise(rows, w[0], w[1], eps).x, w[2], w[3]);
+    const auto product_order = static_cast<ProductOrder>(order);
+    const at::Tensor hidden =
+        apply_linear(normalise(rows, w[0], w[1], eps).x, {w[2], w[3], product_order});
     variable_list saved{x, hidden};
     saved.insert(saved.end(), w.begin(), w.end());
     context->save_for_backward(saved);
     context->saved_data["eps"] = eps;
     context->saved_data["activation"] = activation;
+    context->saved_data["order"] = order;
     const at::Tensor active = activated(hidden, static_cast<Activation>(activation));
-    return mlp_result(rows, active, w).view(with_width(x, w[4].size(0)));
+    return mlp_result(rows, active, w, product_order).view(with_width(x, w[4].size(0)));
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -208,11 +233,13 @@ struct Mlp : public torch::autograd::Function<Mlp> {
     const at::Tensor& hidden = saved[1];
     const at::Tensor grad = flat(grads[0]);
     const at::TensorList w = at::TensorList(saved).slice(2);
-    const LinearGrads second = linear_grads(grad, activated(hidden, kind), w[4], w[5]);
-    const at::Tensor dhidden = activate_backward(at::mm(grad, w[4]), hidden, kind);
+    const ProductOrder order = saved_order(context);
+    const LinearGrads second = linear_grads(grad, activated(hidden, kind), {w[4], w[5], order});
+    const at::Tensor dhidden = activate_backward(multiply(grad, w[4], order), hidden, kind);
     const Normed normed = normalise(rows, w[0], w[1], context->saved_data["eps"].toDouble());
-    const LinearGrads first = linear_grads(dhidden, normed.x, w[2], w[3]);
-    auto [dx, dweight, dbias] = normalise_backward(at::mm(dhidden, w[2]), rows, normed, w[0], w[1]);
+    const LinearGrads first = linear_grads(dhidden, normed.x, {w[2], w[3], order});
+    auto [dx, dweight, dbias] =
+        normalise_backward(multiply(dhidden, w[2], order), rows, normed, w[0], w[1]);
     variable_list results{{}, dweight, dbias, first.weight, first.bias, second.weight, second.bias};
     if (w.size() > kResidualMap) {
       dx.addmm_(grad, w[kResidualMap]);
@@ -221,22 +248,24 @@ struct Mlp : public torch::autograd::Function<Mlp> {
       dx.add_(grad);
     }
     results[0] = dx.view(saved[0].sizes());
-    results.resize(results.size() + 2);  // eps and the activation have none
+    results.resize(results.size() + 3);  // eps, the activation and the order have none
     return results;
   }
 };
 
-at::Tensor mlp(const at::Tensor& x, const variable_list& w, double eps, Activation activation) {
+at::Tensor mlp(const at::Tensor& x, const variable_list& w, double eps, Activation activation,
+               ProductOrder order) {
   const bool wanted = x.requires_grad() || std::any_of(w.begin(), w.end(), [](const at::Tensor& t) {
                         return t.requires_grad();
                       });
   if (at::GradMode::is_enabled() && wanted) {
-    return Mlp::apply(x, at::TensorList(w), eps, static_cast<int64_t>(activation));
+    return Mlp::apply(x, at::TensorList(w), eps, static_cast<int64_t>(activation),
+                      static_cast<int64_t>(order));
   }
   const at::Tensor rows = flat(x);
   const at::Tensor active =
-      activate_(at::linear(normalise(rows, w[0], w[1], eps).x, w[2], w[3]), activation);
-  return mlp_result(rows, active, w).view(with_width(x, w[4].size(0)));
+      activate_(apply_linear(normalise(rows, w[0], w[1], eps).x, {w[2], w[3], order}), activation);
+  return mlp_result(rows, active, w, order).view(with_width(x, w[4].size(0)));
 }
 
 /// [B, H, O, d] -> [B * O, H * d]; a view when the memory lies that way already.
@@ -247,9 +276,10 @@ at::Tensor join(const at::Tensor& attended) {
 
 struct JoinedLinear : public torch::autograd::Function<JoinedLinear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& attended,
-                            const at::Tensor& weight, const at::Tensor& bias) {
+                            const at::Tensor& weight, const at::Tensor& bias, int64_t order) {
     context->save_for_backward({attended, weight, bias});
-    return at::linear(join(attended), weight, bias)
+    context->saved_data["order"] = order;
+    return apply_linear(join(attended), {weight, bias, static_cast<ProductOrder>(order)})
         .view({attended.size(0), attended.size(2), weight.size(0)});
   }
 
@@ -257,12 +287,13 @@ struct JoinedLinear : public torch::autograd::Function<JoinedLinear> {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor& attended = saved[0];
     const at::Tensor grad = flat(grads[0]);
-    const LinearGrads of = linear_grads(grad, join(attended), saved[1], saved[2]);
+    const ProductOrder order = saved_order(context);
+    const LinearGrads of = linear_grads(grad, join(attended), {saved[1], saved[2], order});
     const at::Tensor dx =
-        at::mm(grad, saved[1])
+        multiply(grad, saved[1], order)
             .view({attended.size(0), attended.size(2), attended.size(1), attended.size(3)})
             .transpose(1, 2);
-    return {dx, of.weight, of.bias};
+    return {dx, of.weight, of.bias, {}};
   }
 };
 
@@ -287,21 +318,22 @@ std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& nor
   if (!at::GradMode::is_enabled() && !x.is_cpu()) {
     return norm_linears_at_once(x, norm, linears);
   }
+  if (!at::GradMode::is_enabled()) {
+    return norm_linears_forward(x, norm, linears);
+  }
   variable_list weights;
   for (const LinearWeights& linear : linears) {
     weights.push_back(linear.weight);
     weights.push_back(linear.bias);
   }
-  if (!at::GradMode::is_enabled()) {
-    return norm_linears_forward(x, norm.weight, norm.bias, norm.eps, weights);
-  }
-  return NormLinears::apply(x, norm.weight, norm.bias, at::TensorList(weights), norm.eps);
+  return NormLinears::apply(x, norm.weight, norm.bias, at::TensorList(weights), norm.eps,
+                            static_cast<int64_t>(linears.at(0).order));
 }
 
 at::Tensor residual_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
                         const LinearWeights& second, Activation activation) {
   return mlp(x, {norm.weight, norm.bias, first.weight, first.bias, second.weight, second.bias},
-             norm.eps, activation);
+             norm.eps, activation, first.order);
 }
 
 at::Tensor projected_mlp(const at::Tensor& x, const NormWeights& norm, const LinearWeights& first,
@@ -310,17 +342,18 @@ at::Tensor projected_mlp(const at::Tensor& x, const NormWeights& norm, const Lin
   const at::Tensor weight = at::mm(last.weight, second.weight);
   const at::Tensor bias = at::mv(last.weight, second.bias) + last.bias;
   return mlp(x, {norm.weight, norm.bias, first.weight, first.bias, weight, bias, last.weight},
-             norm.eps, activation);
+             norm.eps, activation, first.order);
 }
 
 at::Tensor joined_linear(const at::Tensor& attended, const LinearWeights& linear,
                          const at::Tensor& residual) {
   at::Tensor x;
   if (any_needs_grad({attended, linear.weight, linear.bias})) {
-    x = JoinedLinear::apply(attended, linear.weight, linear.bias);
+    x = JoinedLinear::apply(attended, linear.weight, linear.bias,
+                            static_cast<int64_t>(linear.order));
     return residual.defined() ? x + residual : x;
   }
-  x = at::linear(join(attended), linear.weight, linear.bias)
+  x = apply_linear(join(attended), linear)
           .view({attended.size(0), attended.size(2), linear.weight.size(0)});
   return residual.defined() ? x.add_(residual) : x;
 }

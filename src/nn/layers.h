@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "nn/products.h"
 #include "perceiver/spec/model_spec.h"
 
 // LayerNorm with the linear maps behind it, and the MLP of an attention module, each as one
@@ -20,6 +21,8 @@ struct NormWeights {
 struct LinearWeights {
   at::Tensor weight;  ///< [out, in]
   at::Tensor bias;    ///< [out]
+  /// Of the products with `weight` and of their gradients; where maps go together, the first's.
+  ProductOrder order = ProductOrder::kPlain;
 };
 
 /// One linear map of LayerNorm(x) per entry of `linears`. @param x [..., C] @return [..., out_i]

@@ -16,9 +16,7 @@ namespace perceiver::runtime {
 
 enum class Precision { kF32, kBF16 };
 
-/// How a product is computed: as defined, or with seven products of quarters for eight
-/// (perceiver/kernels/strassen.h) where it is wide enough to gain by that.
-enum class ProductOrder { kPlain, kSeven };
+using kernels::ProductOrder;
 
 /// y = epilogue(x W^T + b) by oneDNN or by seven products, weights packed once at construction. Not
 /// thread-safe.

@@ -101,8 +101,8 @@ class SevenProducts : public HotPath {
     void* first = packed_.data();
     size_t room = packed_.size() * sizeof(float);
     std::align(64, room - 60, first, room);
-    weight_ =
-        kernels::strassen_pack(kWidth, kWidth, weight.data(), nullptr, static_cast<float*>(first));
+    weight_ = kernels::strassen_pack(kWidth, kWidth, {weight.data(), 1, kWidth}, nullptr,
+                                     static_cast<float*>(first));
     product_.rows = kRows;
     product_.x_stride = product_.y_stride = kWidth;
     for (int half = 0; half < 2; ++half) {

@@ -110,7 +110,8 @@ Halves multiplied(const Case& c, int threads, int64_t gap = 3, const KernelTable
                           .threads = threads};
   const StrassenKernel* kernel = table == nullptr ? strassen_kernel() : &table->strassen;
   strassen_multiply(
-      strassen_pack(c.in, c.out, c.weight.data(), c.bias.data(), packed.get(), kernel), product);
+      strassen_pack(c.in, c.out, {c.weight.data(), 1, c.in}, c.bias.data(), packed.get(), kernel),
+      product);
   EXPECT_TRUE(x.intact());
   EXPECT_TRUE(y.intact()) << "wrote beside the rows";
   return y;
@@ -224,6 +225,70 @@ TEST(Strassen, ARowThatIsNotFiniteSpoilsItsGroupAlone) {
     for (int64_t r = 256; r < 512; ++r) {
       for (int64_t o = 0; o < 64; ++o) {
         EXPECT_TRUE(std::isfinite(y.data[y.index(r, o)])) << r;
+      }
+    }
+  });
+}
+
+/// columns [width, height] of `rows` [height, width].
+std::vector<float> transposed(const std::vector<float>& rows, int64_t height, int64_t width) {
+  std::vector<float> columns(rows.size());
+  for (int64_t r = 0; r < height; ++r) {
+    for (int64_t c = 0; c < width; ++c) {
+      columns[static_cast<size_t>(c * height + r)] = rows[static_cast<size_t>(r * width + c)];
+    }
+  }
+  return columns;
+}
+
+/// x W^T + bias of a case, its matrices lying by rows or by columns; `gap` floats behind each row
+/// of the result.
+Halves multiplied_now(const Case& c, bool x_by_columns, bool weight_by_columns, int64_t gap,
+                      int threads, const KernelTable* table) {
+  const std::vector<float> x = x_by_columns ? transposed(c.x, c.rows, c.in) : c.x;
+  const std::vector<float> weight =
+      weight_by_columns ? transposed(c.weight, c.out, c.in) : c.weight;
+  const int64_t stride = c.out + gap;
+  std::vector<float> y(static_cast<size_t>(c.rows * stride), kPattern);
+  for (int64_t r = 0; r < c.rows; ++r) {
+    std::copy_n(c.y.begin() + r * c.out, c.out, y.begin() + r * stride);
+  }
+  const StrassenOperands operands{
+      .rows = c.rows,
+      .in = c.in,
+      .out = c.out,
+      .a = x_by_columns ? StridedMatrix{x.data(), 1, c.rows} : StridedMatrix{x.data(), c.in, 1},
+      .b = weight_by_columns ? StridedMatrix{weight.data(), c.out, 1}
+                             : StridedMatrix{weight.data(), 1, c.in},
+      .bias = c.bias.data(),
+      .y = y.data(),
+      .y_stride = stride,
+      .accumulate = c.accumulate,
+      .threads = threads};
+  strassen_multiply(operands, table == nullptr ? strassen_kernel() : &table->strassen);
+  std::vector<float> dense;
+  for (int64_t r = 0; r < c.rows; ++r) {
+    dense.insert(dense.end(), y.begin() + r * stride, y.begin() + r * stride + c.out);
+    for (int64_t i = c.out; i < stride; ++i) {
+      EXPECT_EQ(y[static_cast<size_t>(r * stride + i)], kPattern) << "wrote beside row " << r;
+    }
+  }
+  return Halves(dense, c.rows, c.out, 0);
+}
+
+TEST(Strassen, MultipliesMatricesThatLieByRowsOrByColumns) {
+  // one row, odd ones, several groups; halves that are no multiple of four; a width of a page
+  const int64_t shapes[][3] = {{1, 2, 64}, {65, 34, 192}, {130, 1024, 64}, {601, 66, 320}};
+  with_every_table([&](const KernelTable* table) {
+    for (const auto& [rows, in, out] : shapes) {
+      Case c(rows, in, out);
+      for (const int layout : {0, 1, 2, 3}) {
+        c.accumulate = layout % 2 == 0;
+        const Halves one = multiplied_now(c, layout / 2 == 1, layout % 2 == 1, 5, 1, table);
+        // without fused multiply-add sums of 1,024 round to 6e-6
+        EXPECT_LT(error_of(c, one), 2 * kBar) << rows << "x" << in << "x" << out << ", " << layout;
+        const Halves three = multiplied_now(c, layout / 2 == 1, layout % 2 == 1, 5, 3, table);
+        EXPECT_EQ(three.data, one.data);
       }
     }
   });

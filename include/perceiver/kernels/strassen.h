@@ -11,9 +11,27 @@
 
 namespace perceiver::kernels {
 
+/// How a product is computed: as defined, or with seven products of quarters for eight where it is
+/// wide enough to gain by that.
+enum class ProductOrder { kPlain, kSeven };
+
+/// Channels of either side below which seven products gain nothing: their sums and what they add to
+/// the output cost by the row, not by the product.
+constexpr int64_t kStrassenLeast = 1024;
+
 struct StrassenKernel;
 
-/// W [out, in] and a bias, packed for a kernel. The memory is the caller's.
+/// A matrix in memory. One of the steps is 1.
+struct StridedMatrix {
+  const float* data = nullptr;
+  int64_t row_step = 0, column_step = 1;
+
+  float at(int64_t row, int64_t column) const {
+    return data[row * row_step + column * column_step];
+  }
+};
+
+/// W^T [in, out] and a bias, packed for a kernel. The memory is the caller's.
 struct StrassenWeight {
   int64_t in = 0, out = 0;
   const float* packed = nullptr;
@@ -26,10 +44,11 @@ bool strassen_takes(int64_t in, int64_t out);
 int64_t strassen_floats(int64_t in, int64_t out);
 /// The kernel of the set in use.
 const StrassenKernel* strassen_kernel();
-/// @param weight  [out, in] row-major  @param bias [out], null = zero
+/// @param weight  W^T [in, out]  @param bias [out], null = zero
 /// @param packed  64-byte aligned, strassen_floats(); to outlive what is returned
-StrassenWeight strassen_pack(int64_t in, int64_t out, const float* weight, const float* bias,
-                             float* packed, const StrassenKernel* kernel = strassen_kernel());
+StrassenWeight strassen_pack(int64_t in, int64_t out, const StridedMatrix& weight,
+                             const float* bias, float* packed,
+                             const StrassenKernel* kernel = strassen_kernel(), int threads = 0);
 
 /// One product. Columns lie in two halves: those of x [rows, in / 2] each, of y [rows, out / 2].
 struct StrassenProduct {
@@ -48,5 +67,23 @@ struct StrassenProduct {
 /// spoils its group. Fewer than 64 rows, or the last of an odd number, are multiplied as defined.
 /// @throws std::bad_alloc
 void strassen_multiply(const StrassenWeight& weight, const StrassenProduct& product);
+
+/// y = a b + bias of matrices that are known only now.
+struct StrassenOperands {
+  int64_t rows = 0, in = 0, out = 0;
+  StridedMatrix a;              ///< [rows, in]
+  StridedMatrix b;              ///< [in, out]; as strassen_takes() says
+  const float* bias = nullptr;  ///< [out] or null
+  float* y = nullptr;           ///< [rows, out]
+  int64_t y_stride = 0;
+  bool accumulate = false;  ///< y += a b + bias
+  int threads = 0;          ///< 0 = as OpenMP says
+};
+
+/// As above; b is packed, and a copied where it does not lie well, into memory that the calling
+/// thread keeps.
+/// @throws std::bad_alloc
+void strassen_multiply(const StrassenOperands& operands,
+                       const StrassenKernel* kernel = strassen_kernel());
 
 }  // namespace perceiver::kernels

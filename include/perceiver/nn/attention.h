@@ -5,11 +5,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "perceiver/kernels/strassen.h"
 #include "perceiver/nn/parameters.h"
 #include "perceiver/spec/model_shape.h"
 #include "perceiver/spec/model_spec.h"
 
 namespace perceiver::nn {
+
+using kernels::ProductOrder;
 
 struct AttendOptions {
   int64_t num_heads = 1;
@@ -37,12 +40,14 @@ at::Tensor attention_map(const at::Tensor& q, const at::Tensor& k, const at::Ten
 /// "encoder.cross_attend.0".
 class AttentionModule {
  public:
+  /// @param order  of the products of self_attend() and of the MLP
   AttentionModule(const Parameters& parameters, std::string prefix, const AttentionShape& shape,
-                  const Compatibility& compatibility)
+                  const Compatibility& compatibility, ProductOrder order = ProductOrder::kPlain)
       : parameters_(parameters),
         prefix_(std::move(prefix)),
         shape_(shape),
-        compatibility_(compatibility) {}
+        compatibility_(compatibility),
+        order_(order) {}
 
   struct KeysValues {
     at::Tensor keys;    ///< [B, M, qk]
@@ -97,6 +102,7 @@ class AttentionModule {
   std::string prefix_;
   AttentionShape shape_;
   Compatibility compatibility_;
+  ProductOrder order_;
 };
 
 }  // namespace perceiver::nn

@@ -1,0 +1,193 @@
+#pragma once
+
+#include "kernels/strassen_kernel.h"
+#include "kernels/tile-inl.h"
+
+// Weights laid out for the seven products, one text for every instruction set (see tile-inl.h).
+
+namespace perceiver::kernels {
+namespace {
+
+/// Powers of two that columns are divided by, and their inverses.
+struct ColumnSizes {
+  V factor, inverse;
+};
+
+/// The power of two below the largest magnitude of each column; zeros for a column of zeros, ones
+/// for one that is no number.
+PERCEIVER_INLINE ColumnSizes sizes_of(V largest) {
+  constexpr int32_t kInfinite = 255 << 23, kOne = 127 << 23;
+  // so that it and its inverse are normal numbers
+  constexpr int32_t kLeast = 1 << 23, kMost = 253 << 23;
+  const I least = I{} + kLeast, most = I{} + kMost;
+  const I exponent = to_bits(largest) & kInfinite;
+  I bits = exponent < kLeast ? least : exponent;
+  bits = bits > kMost ? most : bits;
+  bits = exponent == kInfinite ? I{} + kOne : bits;
+  const I some = largest != V{};
+  return {from_bits(bits & some), from_bits(((254 << 23) - bits) & some)};
+}
+
+PERCEIVER_INLINE V magnitude(V v) {
+  return from_bits(to_bits(v) & 0x7fffffff);
+}
+
+/// The largest magnitude of a row; NaN is passed over.
+inline float largest_of(const float* row, int64_t width) {
+  V most[2] = {};
+  int64_t c = 0;
+  for (; c + kPanel <= width; c += kPanel) {
+    most[0] = max(magnitude(load(row + c)), most[0]);
+    most[1] = max(magnitude(load(row + c + kLanes)), most[1]);
+  }
+  for (; c < width; c += kLanes) {
+    const V v = c + kLanes <= width ? load(row + c) : load_first(row + c, width - c);
+    most[0] = max(magnitude(v), most[0]);
+  }
+  return max_of(max(most[0], most[1]));
+}
+
+/// kLanes columns that are rows in memory.
+PERCEIVER_INLINE ColumnSizes sizes_of_rows(const float* rows, int64_t stride, int64_t width) {
+  alignas(V) float largest[kLanes];
+  for (int64_t r = 0; r < kLanes; ++r) {
+    largest[r] = largest_of(rows + r * stride, width);
+  }
+  return sizes_of(load(largest));
+}
+
+/// out [channels][kPanel] = kLanes columns that are rows in memory, scaled.
+inline void pack_rows_scaled(const float* const (&rows)[kLanes], int64_t channels, V scale,
+                             float* out) {
+  int64_t k = 0;
+  for (; k + 4 <= channels; k += 4) {
+    const FourColumns four = transposed_four(rows, k);
+    for (int64_t c = 0; c < 4; ++c) {
+      store(out + (k + c) * kPanel, four.column[c] * scale);
+    }
+  }
+  for (; k < channels; ++k) {
+    V column{};
+    for (int64_t r = 0; r < kLanes; ++r) {
+      column[r] = rows[r][k];
+    }
+    store(out + k * kPanel, column * scale);
+  }
+}
+
+/// A weight's panels of one half of the output, of which neighbours are packed at once.
+struct PanelBlock {
+  const StrassenSource& source;
+  int64_t n, first, count;
+  float* packed;
+
+  int64_t half_in() const { return source.in / 2; }
+  int64_t column() const { return n * source.out / 2 + first * kPanel; }
+  float* factors() const { return packed + source.in * source.out + column(); }
+  /// Of half h of the channels, [in / 2][kPanel].
+  float* panel(int64_t index, int64_t h) const {
+    return packed + (4 * (first + index) + 2 * h + n) * kPanel * half_in();
+  }
+};
+
+/// Columns that are rows in memory.
+inline void pack_panel_of_rows(const PanelBlock& block, int64_t index) {
+  const int64_t stride = block.source.weight.column_step;
+  const float* from = block.source.weight.data + (block.column() + index * kPanel) * stride;
+  for (int64_t v = 0; v < 2; ++v) {
+    alignas(V) float largest[kLanes];
+    for (int64_t r = 0; r < kLanes; ++r) {
+      largest[r] = largest_of(from + (v * kLanes + r) * stride, block.source.in);
+    }
+    const ColumnSizes sizes = sizes_of(load(largest));
+    store(block.factors() + index * kPanel + v * kLanes, sizes.factor);
+    for (int64_t h = 0; h < 2; ++h) {
+      const float* rows[kLanes];
+      for (int64_t r = 0; r < kLanes; ++r) {
+        rows[r] = from + (v * kLanes + r) * stride + h * block.half_in();
+      }
+      pack_rows_scaled(rows, block.half_in(), sizes.inverse, block.panel(index, h) + v * kLanes);
+    }
+  }
+}
+
+/// Columns as they lie. Several panels at once: rows are often pages apart, and a page would be
+/// visited for every panel.
+constexpr int64_t kPanelsAtOnce = 4;
+
+template <int kCount>
+inline void pack_panels_of_columns(const PanelBlock& block) {
+  constexpr int kVectors = 2 * kCount;
+  const int64_t stride = block.source.weight.row_step;
+  const float* from = block.source.weight.data + block.column();
+  V largest[kVectors] = {}, inverse[kVectors];
+  for (int64_t k = 0; k < block.source.in; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      largest[v] = max(magnitude(load(from + k * stride + v * kLanes)), largest[v]);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const ColumnSizes sizes = sizes_of(largest[v]);
+    store(block.factors() + v * kLanes, sizes.factor);
+    inverse[v] = sizes.inverse;
+  }
+  for (int64_t h = 0; h < 2; ++h) {
+    const float* half = from + h * block.half_in() * stride;
+    for (int64_t k = 0; k < block.half_in(); ++k) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        store(block.panel(v / 2, h) + k * kPanel + v % 2 * kLanes,
+              load(half + k * stride + v * kLanes) * inverse[v]);
+      }
+    }
+  }
+}
+
+inline void pack_strassen(const StrassenSource& source, PanelRange panels, float* packed) {
+  for (int64_t n = 0; n < 2; ++n) {
+    for (int64_t first = panels.first; first < panels.end; first += kPanelsAtOnce) {
+      const PanelBlock block{source, n, first, lesser(kPanelsAtOnce, panels.end - first), packed};
+      if (source.weight.column_step != 1) {
+        for (int64_t index = 0; index < block.count; ++index) {
+          pack_panel_of_rows(block, index);
+        }
+      } else {
+        last_strip<kPanelsAtOnce>(0, block.count, [&]<int kCount>(int64_t /*row*/) {
+          pack_panels_of_columns<kCount>(block);
+        });
+      }
+    }
+  }
+}
+
+/// Rows [rows.first, rows.end) of `to`, which are columns of `from`.
+inline void transpose_rows(const Transposition& move, RowRange rows) {
+  int64_t c = 0;
+  for (; c + kLanes <= move.columns; c += kLanes) {
+    const float* lines[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) {
+      lines[l] = move.from + (c + l) * move.from_stride;
+    }
+    int64_t r = rows.first;
+    for (; r + 4 <= rows.end; r += 4) {
+      const FourColumns four = transposed_four(lines, r);
+      for (int64_t i = 0; i < 4; ++i) {
+        store(move.to + (r + i) * move.to_stride + c, four.column[i]);
+      }
+    }
+    for (; r < rows.end; ++r) {
+      for (int64_t l = 0; l < kLanes; ++l) {
+        move.to[r * move.to_stride + c + l] = lines[l][r];
+      }
+    }
+  }
+  for (; c < move.columns; ++c) {
+    for (int64_t r = rows.first; r < rows.end; ++r) {
+      move.to[r * move.to_stride + c] = move.from[c * move.from_stride + r];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace perceiver::kernels
