@@ -386,13 +386,14 @@ inline int64_t slice_of(int64_t width) {
   return round_up((width + count - 1) / count, kStride);
 }
 
-inline ChannelBlock channels_of(const StrassenCall& call, int64_t block) {
-  const int64_t first = block * kBlockChannels;
-  return {first, lesser(kBlockChannels, call.half_in() - first)};
-}
-
 inline int64_t blocks_of(const StrassenCall& call) {
   return (call.half_in() + kBlockChannels - 1) / kBlockChannels;
+}
+
+inline ChannelBlock channels_of(const StrassenCall& call, int64_t block) {
+  const int64_t count = blocks_of(call);
+  const int64_t first = call.half_in() * block / count;
+  return {first, call.half_in() * (block + 1) / count - first};
 }
 
 /// A step of rows as they lie. @param scratch  of a thread: sums of x, the sum of a panel, a

@@ -71,7 +71,8 @@ at::Tensor AttentionModule::norm(const at::Tensor& x, const char* name) const {
 AttentionModule::KeysValues AttentionModule::keys_values(const at::Tensor& inputs) const {
   std::vector<at::Tensor> made = norm_linears(
       inputs, norm_weights(parameters_, prefix_, "norm_inputs", compatibility_.layer_norm_eps),
-      {linear_weights(parameters_, prefix_, "key"), linear_weights(parameters_, prefix_, "value")});
+      {linear_weights(parameters_, prefix_, "key", order_),
+       linear_weights(parameters_, prefix_, "value", order_)});
   return {made[0], made[1]};
 }
 

@@ -8,6 +8,7 @@
 
 #include "nn/decoder.h"
 #include "nn/plans.h"
+#include "nn/products.h"
 #include "nn/recompute.h"
 #include "nn/stems.h"
 #include "nn/trace.h"
@@ -259,7 +260,7 @@ TensorMap Model::decode(const at::Tensor& latents, const TokenArray& tokens,
     }
   }
   const AttentionModule module(parameters_, "decoder.cross_attend", shape_.decoder_cross,
-                               spec_.compatibility);
+                               spec_.compatibility, product_order(options_.plan));
   if (keys.plan == Plan::kTextbook) {
     keys.textbook = module.keys_values(latents);
   } else {

@@ -7,6 +7,7 @@
 
 #include "nn/merge_parts.h"
 #include "nn/plans.h"
+#include "nn/products.h"
 #include "nn/recompute.h"
 #include "nn/stems.h"
 #include "nn/trace.h"
@@ -196,7 +197,7 @@ class EncoderWalk {
  private:
   AttentionModule module_of(const std::string& name, const AttentionShape& shape) const {
     return {model_.parameters(), name, shape, model_.spec().compatibility,
-            model_.options().plan == Plan::kTextbook ? ProductOrder::kPlain : ProductOrder::kSeven};
+            product_order(model_.options().plan)};
   }
 
   void read(int64_t weight_set) {

@@ -1,7 +1,6 @@
 #include "nn/products.h"
 
 #include <algorithm>
-#include <array>
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
@@ -10,8 +9,11 @@
 namespace perceiver::nn {
 namespace {
 
-/// The least of a product's three sides for which seven products gain.
-constexpr int64_t kLeastSide = 256;
+/// The least of a product's three sides, and of their product, for which seven products gain: what
+/// packing and sums cost grows with its faces.
+constexpr int64_t kLeastSide = 256, kLeastVolume = int64_t{1} << 28;
+/// Longer sums pass over the output too often.
+constexpr int64_t kLongestSum = 2048;
 
 /// Whether the kernel can walk it: one step is 1 and nothing overlaps.
 bool walkable(const at::Tensor& x) {
@@ -26,9 +28,9 @@ bool takes_seven(const at::Tensor& a, const at::Tensor& b, ProductOrder order) {
       !kernels::strassen_takes(b.size(0), b.size(1))) {
     return false;
   }
-  std::array<int64_t, 3> sides{a.size(0), b.size(0), b.size(1)};
-  std::sort(sides.begin(), sides.end());
-  return sides[0] >= kLeastSide && sides[1] >= kernels::kStrassenLeast;
+  const int64_t rows = a.size(0), in = b.size(0), out = b.size(1);
+  return std::min({rows, in, out}) >= kLeastSide && in <= kLongestSum &&
+         rows * in * out >= kLeastVolume;
 }
 
 kernels::StridedMatrix matrix_of(const at::Tensor& x) {

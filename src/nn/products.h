@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "perceiver/kernels/strassen.h"
+#include "perceiver/spec/plan.h"
 
 // Matrix products of the layers over latents: LibTorch's, or seven products of quarters for eight
 // where those gain (float32 on the CPU, wide enough). No gradients: the autograd functions that
@@ -11,6 +12,11 @@
 namespace perceiver::nn {
 
 using kernels::ProductOrder;
+
+/// Textbook asks for everything as defined.
+inline ProductOrder product_order(Plan wanted) {
+  return wanted == Plan::kTextbook ? ProductOrder::kPlain : ProductOrder::kSeven;
+}
 
 /// a b + bias. @param a [m, k]  @param b [k, n]  @param bias [n] or undefined  @return [m, n]
 at::Tensor multiply(const at::Tensor& a, const at::Tensor& b, ProductOrder order,

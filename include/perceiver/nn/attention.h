@@ -40,7 +40,7 @@ at::Tensor attention_map(const at::Tensor& q, const at::Tensor& k, const at::Ten
 /// "encoder.cross_attend.0".
 class AttentionModule {
  public:
-  /// @param order  of the products of self_attend() and of the MLP
+  /// @param order  of the products with wide weights
   AttentionModule(const Parameters& parameters, std::string prefix, const AttentionShape& shape,
                   const Compatibility& compatibility, ProductOrder order = ProductOrder::kPlain)
       : parameters_(parameters),
