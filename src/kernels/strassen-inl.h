@@ -304,11 +304,11 @@ constexpr unsigned target_bit(const StrassenStep& step, int t) {
 }
 
 /// The quarters of y that steps before `step` of the first block have written, all of later blocks.
-template <int kSteps>
-constexpr unsigned written_before(const StrassenStep (&steps)[kSteps], int64_t step,
+template <int kCount>
+constexpr unsigned written_before(const StrassenStep (&steps)[kCount], int64_t step,
                                   int64_t block) {
   unsigned written = 0;
-  for (int64_t i = 0; i < (block == 0 ? step : kSteps); ++i) {
+  for (int64_t i = 0; i < (block == 0 ? step : kCount); ++i) {
     for (int t = 0; t < steps[i].targets; ++t) {
       written |= target_bit(steps[i], t);
     }
