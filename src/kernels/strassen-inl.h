@@ -54,7 +54,7 @@ constexpr StrassenStep kSeven[] = {
     {{{1, 3}, -1}, {{2, 3}, 1}, 1, {0, 0}, {1, 0}},
 };
 
-constexpr int64_t kSteps = 7;
+constexpr int64_t kSteps = sizeof(kSeven) / sizeof(kSeven[0]);
 
 /// As defined, of rows that are not halved: quarters 0 and 1 of x and y.
 constexpr StrassenStep kPlain[] = {
@@ -387,7 +387,7 @@ inline int64_t slice_of(int64_t width) {
 }
 
 inline int64_t blocks_of(const StrassenCall& call) {
-  return (call.half_in() + kBlockChannels - 1) / kBlockChannels;
+  return strassen_blocks(call.half_in(), kBlockChannels);
 }
 
 inline ChannelBlock channels_of(const StrassenCall& call, int64_t block) {

@@ -46,8 +46,7 @@ class StrassenChains {
             std::min(panels_ / lanes_, call.weight.kernel->block_panels) / kPartsOfAStep, 1)),
         block_slots_(std::max<int64_t>(call.weight.kernel->block_panels / at_once_, 1)),
         steps_(call.weight.kernel->steps),
-        rounds_((call.half_in() + call.weight.kernel->block_channels - 1) /
-                call.weight.kernel->block_channels * steps_) {}
+        rounds_(strassen_blocks(call.half_in(), call.weight.kernel->block_channels) * steps_) {}
 
   int64_t count() const { return groups_ * lanes_; }
   /// All parts of all chains.

@@ -52,6 +52,11 @@ static inline StrassenGroup strassen_group(int64_t rows, int64_t index) {
   return {first, pairs, count - 2 * pairs};
 }
 
+/// Blocks of channels of half of `in`.
+static inline int64_t strassen_blocks(int64_t half_in, int64_t block_channels) {
+  return (half_in + block_channels - 1) / block_channels;
+}
+
 /// What one thread does at a time: a step of the products of one block of channels, for a group of
 /// rows and some panels. The parts of a panel follow each other; the last one finishes it.
 struct StrassenPart {

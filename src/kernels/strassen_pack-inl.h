@@ -56,25 +56,6 @@ PERCEIVER_INLINE ColumnSizes sizes_of_rows(const float* rows, int64_t stride, in
   return sizes_of(load(largest));
 }
 
-/// out [channels][kPanel] = kLanes columns that are rows in memory, scaled.
-inline void pack_rows_scaled(const float* const (&rows)[kLanes], int64_t channels, V scale,
-                             float* out) {
-  int64_t k = 0;
-  for (; k + 4 <= channels; k += 4) {
-    const FourColumns four = transposed_four(rows, k);
-    for (int64_t c = 0; c < 4; ++c) {
-      store(out + (k + c) * kPanel, four.column[c] * scale);
-    }
-  }
-  for (; k < channels; ++k) {
-    V column{};
-    for (int64_t r = 0; r < kLanes; ++r) {
-      column[r] = rows[r][k];
-    }
-    store(out + k * kPanel, column * scale);
-  }
-}
-
 /// A weight's panels of one half of the output, of which neighbours are packed at once.
 struct PanelBlock {
   const StrassenSource& source;
@@ -106,7 +87,9 @@ inline void pack_panel_of_rows(const PanelBlock& block, int64_t index) {
       for (int64_t r = 0; r < kLanes; ++r) {
         rows[r] = from + (v * kLanes + r) * stride + h * block.half_in();
       }
-      pack_rows_scaled(rows, block.half_in(), sizes.inverse, block.panel(index, h) + v * kLanes);
+      transpose_lanes(
+          rows, 0, block.half_in(), block.panel(index, h) + v * kLanes,
+          kPanel, [&](V column) __attribute__((always_inline)) { return column * sizes.inverse; });
     }
   }
 }
@@ -169,18 +152,8 @@ inline void transpose_rows(const Transposition& move, RowRange rows) {
     for (int64_t l = 0; l < kLanes; ++l) {
       lines[l] = move.from + (c + l) * move.from_stride;
     }
-    int64_t r = rows.first;
-    for (; r + 4 <= rows.end; r += 4) {
-      const FourColumns four = transposed_four(lines, r);
-      for (int64_t i = 0; i < 4; ++i) {
-        store(move.to + (r + i) * move.to_stride + c, four.column[i]);
-      }
-    }
-    for (; r < rows.end; ++r) {
-      for (int64_t l = 0; l < kLanes; ++l) {
-        move.to[r * move.to_stride + c + l] = lines[l][r];
-      }
-    }
+    transpose_lanes(lines, rows.first, rows.end, move.to + rows.first * move.to_stride + c,
+                    move.to_stride);
   }
   for (; c < move.columns; ++c) {
     for (int64_t r = rows.first; r < rows.end; ++r) {

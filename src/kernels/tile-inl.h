@@ -248,13 +248,32 @@ PERCEIVER_INLINE FourColumns transposed_four(const float* const* rows, int64_t f
            interleave_quarters<2, true>(high01, high23)}};
 }
 
-/// out[c * stride + r] = rows[r][column + c] for 4 columns of kLanes rows.
-PERCEIVER_INLINE void transpose_four(const float* const* rows, int64_t column, float* out,
-                                     int64_t stride) {
-  const FourColumns four = transposed_four(rows, column);
-  for (int64_t c = 0; c < 4; ++c) {
-    store(out + c * stride, four.column[c]);
+/// out[(c - first) * stride + r] = f(rows[r][c]) for columns [first, end) of kLanes rows.
+template <typename F>
+PERCEIVER_INLINE void transpose_lanes(const float* const* rows, int64_t first, int64_t end,
+                                      float* out, int64_t stride, F f) {
+  int64_t c = first;
+  for (; c + 4 <= end; c += 4) {
+    const FourColumns four = transposed_four(rows, c);
+    for (int64_t i = 0; i < 4; ++i) {
+      store(out + i * stride, f(four.column[i]));
+    }
+    out += 4 * stride;
   }
+  for (; c < end; ++c) {
+    V column{};
+    for (int64_t r = 0; r < kLanes; ++r) {
+      column[r] = rows[r][c];
+    }
+    store(out, f(column));
+    out += stride;
+  }
+}
+
+PERCEIVER_INLINE void transpose_lanes(const float* const* rows, int64_t first, int64_t end,
+                                      float* out, int64_t stride) {
+  transpose_lanes(
+      rows, first, end, out, stride, [](V v) __attribute__((always_inline)) { return v; });
 }
 
 /// Packs B = X^T, X [n, k] row-major. Rows j with keep[j] == 0 become zero columns of B; keep may
@@ -270,18 +289,7 @@ PERCEIVER_NOINLINE void pack_transposed(const float* x, int64_t stride, int64_t 
     }
     const int64_t panel = j / kPanel * kPanel;
     const int64_t width = round_up(n, kLanes) - panel < kPanel ? kLanes : kPanel;
-    float* to = out + panel * k + j % kPanel;
-    int64_t c = 0;
-    for (; c + 4 <= k; c += 4) {
-      transpose_four(rows, c, to, width);
-      to += 4 * width;
-    }
-    for (; c < k; ++c) {
-      for (int64_t r = 0; r < kLanes; ++r) {
-        to[r] = rows[r][c];
-      }
-      to += width;
-    }
+    transpose_lanes(rows, 0, k, out + panel * k + j % kPanel, width);
   }
 }
 

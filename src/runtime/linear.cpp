@@ -17,6 +17,9 @@ namespace {
 /// error of wide models.
 constexpr int64_t kLongestSum = 640;
 constexpr int64_t kPartStep = 8;
+/// Channels of either side below which seven products gain nothing over oneDNN's: their sums and
+/// what they add to the output cost by the row, not by the product.
+constexpr int64_t kSevenLeast = 1024;
 
 kernels::Activation kernel_of(Activation activation) {
   switch (activation) {
@@ -97,8 +100,8 @@ Linear::Linear(Affine affine, Precision precision, int64_t out_part, ProductOrde
     }
   }
   const bool in_halves = out_part_ == out_ || out_part_ * 2 == out_;
-  if (order == ProductOrder::kSeven && !native && in_halves &&
-      std::min(in_, out_) >= kernels::kStrassenLeast && kernels::strassen_takes(in_, out_)) {
+  if (order == ProductOrder::kSeven && !native && in_halves && std::min(in_, out_) >= kSevenLeast &&
+      kernels::strassen_takes(in_, out_)) {
     in_part_ = in_ / 2;
     pages_ = Pages(kernels::strassen_floats(in_, out_) * static_cast<int64_t>(sizeof(float)));
     seven_ = kernels::strassen_pack(in_, out_, {affine.weight.data(), 1, in_},

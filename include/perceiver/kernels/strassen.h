@@ -15,10 +15,6 @@ namespace perceiver::kernels {
 /// wide enough to gain by that.
 enum class ProductOrder { kPlain, kSeven };
 
-/// Channels of either side below which seven products gain nothing: their sums and what they add to
-/// the output cost by the row, not by the product.
-constexpr int64_t kStrassenLeast = 1024;
-
 struct StrassenKernel;
 
 /// A matrix in memory. One of the steps is 1.
