@@ -20,7 +20,10 @@ constexpr int64_t kBlockChannels = 640;
 /// longer ones round more.
 constexpr int64_t kSliceChannels = 320;
 /// Columns of half an output that all steps pass over: more would leave the second cache.
-constexpr int64_t kBlockColumns = 512;
+constexpr int64_t kBlockColumns = 768;
+constexpr int64_t kWidestPanel = kPanelWidths.wide;
+/// Vectors of sums of a strip: what registers hold.
+constexpr int kStripSums = kLanes == 16 ? 24 : kLanes == 8 ? 12 : 8;
 /// Steps of the inner loop between two looks ahead.
 constexpr int64_t kStride = 16;
 /// Cache lines asked for in each, so that all strips together ask for two panels.
@@ -80,7 +83,7 @@ struct ChannelBlock {
 
 /// One product of the list, of one panel and one block of channels, slice by slice.
 struct PanelProduct {
-  int64_t rows;
+  int64_t rows, width;  ///< of the panels
   ChannelBlock block;
   int64_t slice;  ///< channels of all but the last
   const float* a;
@@ -88,8 +91,8 @@ struct PanelProduct {
   int64_t a_step;     ///< from a channel's slice to the next's, for each channel
   const float* b[2];  ///< the panels whose sum is multiplied; the second null for one alone
   float b_sign;
-  float* sum;             ///< [slice][kPanel], for the sum
-  float* partial;         ///< [rows][kPanel]: the product of the slices before
+  float* sum;             ///< [slice][width], for the sum
+  float* partial;         ///< [rows][width]: the product of the slices before
   const float* ahead[2];  ///< the panels of the product after this one
   int destinations;
   Destination to[2];
@@ -124,45 +127,49 @@ struct Walker {
   float* sum;
 };
 
-template <int kRows, bool kSums>
-PERCEIVER_INLINE void strassen_step(Walker& at, V sign, V (&sum)[kRows][2]) {
-  V right[2];
-#pragma GCC unroll 2
-  for (int v = 0; v < 2; ++v) {
+template <bool kSums, int kRows, int kVectors>
+PERCEIVER_INLINE void strassen_step(Walker& at, V sign, V (&sum)[kRows][kVectors]) {
+  V right[kVectors];
+#pragma GCC unroll 3
+  for (int v = 0; v < kVectors; ++v) {
     right[v] = load(at.b + v * kLanes);
     if constexpr (kSums) {
       right[v] = right[v] + sign * load(at.second + v * kLanes);
       store(at.sum + v * kLanes, right[v]);
     }
   }
-  at.b += kPanel;
+  at.b += kVectors * kLanes;
   if constexpr (kSums) {
-    at.second += kPanel;
-    at.sum += kPanel;
+    at.second += kVectors * kLanes;
+    at.sum += kVectors * kLanes;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
     const V left = broadcast(at.a[r * at.a_stride]);
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
       add_in_place(sum[r][v], left, right[v]);
     }
   }
   ++at.a;
 }
 
-template <int kRows>
+template <int kRows, int kVectors>
 PERCEIVER_INLINE void write_strip(const PanelProduct& product, int64_t row,
-                                  const V (&sum)[kRows][2]) {
+                                  const V (&sum)[kRows][kVectors]) {
   for (int d = 0; d < product.destinations; ++d) {
     const Destination& to = product.to[d];
     float* c = to.c + row * product.c_stride;
-    const V factor[2] = {load(to.factors) * to.sign, load(to.factors + kLanes) * to.sign};
-    const V bias[2] = {load(to.biases), load(to.biases + kLanes)};
+    V factor[kVectors], bias[kVectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      factor[v] = load(to.factors + v * kLanes) * to.sign;
+      bias[v] = load(to.biases + v * kLanes);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) {
         float* at = c + r * product.c_stride + v * kLanes;
         const V before = !to.starts ? load(at) : to.adds ? load(at) + bias[v] : bias[v];
         store(at, before + factor[v] * sum[r][v]);
@@ -179,40 +186,41 @@ struct Slice {
   bool first, last;
 };
 
-template <int kRows>
-PERCEIVER_INLINE void add_partial(const float* partial, V (&sum)[kRows][2]) {
+template <int kRows, int kVectors>
+PERCEIVER_INLINE void add_partial(const float* partial, V (&sum)[kRows][kVectors]) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      sum[r][v] += load(partial + r * kPanel + v * kLanes);
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      sum[r][v] += load(partial + (r * kVectors + v) * kLanes);
     }
   }
 }
 
-template <int kRows>
-PERCEIVER_INLINE void store_partial(const V (&sum)[kRows][2], float* partial) {
+template <int kRows, int kVectors>
+PERCEIVER_INLINE void store_partial(const V (&sum)[kRows][kVectors], float* partial) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      store(partial + r * kPanel + v * kLanes, sum[r][v]);
+#pragma GCC unroll 3
+    for (int v = 0; v < kVectors; ++v) {
+      store(partial + (r * kVectors + v) * kLanes, sum[r][v]);
     }
   }
 }
 
 /// kRows rows of a slice. While it multiplies it asks for the memory needed next: some lines of
 /// `ahead` a stride, and the rows of y that it will write.
-template <int kRows, bool kSums>
+template <bool kSums, int kVectors, int kRows>
 PERCEIVER_NOINLINE void strassen_strip(const PanelProduct& product, const Slice& slice, int64_t row,
                                        const float* ahead) {
+  constexpr int64_t kWidth = kVectors * kLanes;
   Walker at{slice.a + row * product.a_stride, product.a_stride, slice.b[0], slice.b[1],
             product.sum};
   const V sign = broadcast(product.b_sign);
   const float* c[2] = {product.to[0].c + row * product.c_stride,
                        product.to[product.destinations - 1].c + row * product.c_stride};
   int asked = slice.last ? 0 : kRows;
-  V sum[kRows][2] = {};
+  V sum[kRows][kVectors] = {};
   int64_t left = slice.k;
   for (; left >= kStride; left -= kStride) {
 #pragma GCC unroll 6
@@ -221,21 +229,24 @@ PERCEIVER_NOINLINE void strassen_strip(const PanelProduct& product, const Slice&
     }
     ahead += kLinesAhead * kLineFloats;
     if (asked < kRows) {
-      __builtin_prefetch(c[0], 1, 3);
-      __builtin_prefetch(c[1], 1, 3);
+#pragma GCC unroll 3
+      for (int64_t column = 0; column < kWidth; column += kLineFloats) {
+        __builtin_prefetch(c[0] + column, 1, 3);
+        __builtin_prefetch(c[1] + column, 1, 3);
+      }
       c[0] += product.c_stride;
       c[1] += product.c_stride;
       ++asked;
     }
 #pragma GCC unroll 16
     for (int step = 0; step < kStride; ++step) {
-      strassen_step<kRows, kSums>(at, sign, sum);
+      strassen_step<kSums>(at, sign, sum);
     }
   }
   for (; left > 0; --left) {
-    strassen_step<kRows, kSums>(at, sign, sum);
+    strassen_step<kSums>(at, sign, sum);
   }
-  float* partial = product.partial + row * kPanel;
+  float* partial = product.partial + row * kWidth;
   if (!slice.first) {
     add_partial(partial, sum);
   }
@@ -248,9 +259,11 @@ PERCEIVER_NOINLINE void strassen_strip(const PanelProduct& product, const Slice&
 
 /// All rows, in strips of about one height. The first leaves the sum of two panels to the others.
 /// @param ahead  what is multiplied next, about as long
+template <int kVectors>
 inline void multiply_slice(const PanelProduct& product, Slice slice,
                            const float* const (&ahead)[2]) {
-  const int64_t strips = (product.rows + kTileRows - 1) / kTileRows;
+  constexpr int kStripRows = kStripSums / kVectors;
+  const int64_t strips = (product.rows + kStripRows - 1) / kStripRows;
   const int64_t terms = ahead[1] == nullptr ? 1 : 2;
   const int64_t strips_a_term = (strips + terms - 1) / terms;
   const int64_t asked = slice.k / kStride * kLinesAhead * kLineFloats;
@@ -258,15 +271,15 @@ inline void multiply_slice(const PanelProduct& product, Slice slice,
     const int64_t row = product.rows * s / strips;
     const int64_t count = product.rows * (s + 1) / strips - row;
     const int64_t at = s % strips_a_term * asked;
-    const float* next = at < slice.k * kPanel ? ahead[s / strips_a_term] + at : slice.b[0];
+    const float* next = at < slice.k * product.width ? ahead[s / strips_a_term] + at : slice.b[0];
     if (s == 0 && slice.b[1] != nullptr) {
-      last_strip<kTileRows>(row, count, [&]<int kRows>(int64_t r) {
-        strassen_strip<kRows, true>(product, slice, r, next);
+      last_strip<kStripRows>(row, count, [&]<int kRows>(int64_t r) {
+        strassen_strip<true, kVectors, kRows>(product, slice, r, next);
       });
       slice.b[0] = product.sum;
     } else {
-      last_strip<kTileRows>(row, count, [&]<int kRows>(int64_t r) {
-        strassen_strip<kRows, false>(product, slice, r, next);
+      last_strip<kStripRows>(row, count, [&]<int kRows>(int64_t r) {
+        strassen_strip<false, kVectors, kRows>(product, slice, r, next);
       });
     }
   }
@@ -278,18 +291,22 @@ inline void multiply_panels(const PanelProduct& product) {
     const int64_t end = lesser(first + product.slice, width);
     Slice slice{end - first,
                 product.a + first * product.a_step,
-                {product.b[0] + first * kPanel, nullptr},
+                {product.b[0] + first * product.width, nullptr},
                 first == 0,
                 end == width};
     const float* ahead[2] = {product.ahead[0], product.ahead[1]};
     if (product.b[1] != nullptr) {
-      slice.b[1] = product.b[1] + first * kPanel;
+      slice.b[1] = product.b[1] + first * product.width;
     }
     if (!slice.last) {
-      ahead[0] = slice.b[0] + slice.k * kPanel;
-      ahead[1] = slice.b[1] == nullptr ? nullptr : slice.b[1] + slice.k * kPanel;
+      ahead[0] = slice.b[0] + slice.k * product.width;
+      ahead[1] = slice.b[1] == nullptr ? nullptr : slice.b[1] + slice.k * product.width;
     }
-    multiply_slice(product, slice, ahead);
+    if (product.width == kPanelWidths.wide) {
+      multiply_slice<kWideVectors>(product, slice, ahead);
+    } else {
+      multiply_slice<kNarrowVectors>(product, slice, ahead);
+    }
   }
 }
 
@@ -321,7 +338,7 @@ inline const float* quarter_of_x(const StrassenCall& call, RowGroup group, int q
          (group.first + quarter / 2 * group.apart) * call.product.x_stride;
 }
 
-/// Six rows that begin pages apart share eight places of the first cache with all else.
+/// Rows that begin pages apart share eight places of the first cache with all else.
 inline bool rows_collide(int64_t stride) {
   constexpr int64_t kPageFloats = 1024;
   return stride % kPageFloats == 0;
@@ -351,14 +368,24 @@ inline void sum_quarters(const StrassenCall& call, RowGroup group, ChannelBlock 
   }
 }
 
+/// Columns of half of the output.
+struct ColumnBlock {
+  int64_t first, width;
+};
+
+inline ColumnBlock columns_of(const StrassenPanels& panels, int64_t panel) {
+  const int64_t first = panel_column(panels, panel);
+  return {first, panel_column(panels, panel + 1) - first};
+}
+
 /// The panels that a step of the list multiplies; the second may be null.
-inline void panels_of(const StrassenCall& call, ChannelBlock block, const StrassenStep& step,
-                      int64_t panel, const float* (&out)[2]) {
-  const float* quarters = call.panels() + 4 * panel * kPanel * call.half_in();
+inline void find_panels(const StrassenCall& call, ChannelBlock block, const StrassenStep& step,
+                        ColumnBlock columns, const float* (&out)[2]) {
+  const float* quarters = call.panels() + 4 * columns.first * call.half_in();
   for (int t = 0; t < 2; ++t) {
     out[t] = step.w.quarter[t] < 0
                  ? nullptr
-                 : quarters + (step.w.quarter[t] * call.half_in() + block.first) * kPanel;
+                 : quarters + (step.w.quarter[t] * call.half_in() + block.first) * columns.width;
   }
 }
 
@@ -409,17 +436,18 @@ inline PanelProduct product_of(const StrassenCall& call, RowGroup group, Channel
   product.a_step = 1;
   product.b_sign = step.w.sign;
   product.sum = scratch + kSumsOfX;
-  product.partial = product.sum + kSliceChannels * kPanel;
+  product.partial = product.sum + kSliceChannels * kWidestPanel;
   return product;
 }
 
-/// One panel of a step, whose destinations are those of panel 0.
-inline void run_panel(const PanelProduct& step, int64_t panel) {
+/// One panel of a step, whose destinations are those of column 0.
+inline void run_panel(const PanelProduct& step, ColumnBlock columns) {
   PanelProduct product = step;
+  product.width = columns.width;
   for (int t = 0; t < product.destinations; ++t) {
-    product.to[t].c += panel * kPanel;
-    product.to[t].factors += panel * kPanel;
-    product.to[t].biases += panel * kPanel;
+    product.to[t].c += columns.first;
+    product.to[t].factors += columns.first;
+    product.to[t].biases += columns.first;
   }
   multiply_panels(product);
 }
@@ -429,6 +457,7 @@ inline void run_pairs(const StrassenCall& call, const StrassenPart& part, const 
                       RowGroup pairs, float* scratch) {
   const StrassenStep& step = kSeven[part.step];
   const ChannelBlock block = channels_of(call, part.block);
+  const StrassenPanels panels = panels_of(call.half_out());
   PanelProduct product = product_of(call, pairs, block, step, scratch);
   if (step.x.quarter[1] >= 0 || rows_collide(call.product.x_stride)) {
     if (!part.has_sums) {
@@ -440,38 +469,42 @@ inline void run_pairs(const StrassenCall& call, const StrassenPart& part, const 
   }
   destinations_of(call, pairs, step, written_before(kSeven, part.step, part.block), product);
   for (int64_t panel = part.panels.first; panel < part.panels.end; ++panel) {
-    panels_of(call, block, step, panel, product.b);
+    const ColumnBlock columns = columns_of(panels, panel);
+    find_panels(call, block, step, columns, product.b);
     if (panel + 1 < part.panels.end) {
-      panels_of(call, block, step, panel + 1, product.ahead);
+      find_panels(call, block, step, columns_of(panels, panel + 1), product.ahead);
     } else {
-      panels_of(call, channels_of(call, next.block), kSeven[next.step], next.panels.first,
-                product.ahead);
+      find_panels(call, channels_of(call, next.block), kSeven[next.step],
+                  columns_of(panels, next.panels.first), product.ahead);
     }
-    run_panel(product, panel);
+    run_panel(product, columns);
   }
 }
 
 /// Rows without a partner, as defined.
 inline void run_rest(const StrassenCall& call, PanelRange panels, RowGroup rest, float* scratch) {
+  const StrassenPanels all = panels_of(call.half_out());
   for (int64_t index = 0; index < blocks_of(call); ++index) {
     const ChannelBlock block = channels_of(call, index);
     for (int64_t i = 0; i < 4; ++i) {
       PanelProduct product = product_of(call, rest, block, kPlain[i], scratch);
       destinations_of(call, rest, kPlain[i], written_before(kPlain, i, index), product);
       for (int64_t panel = panels.first; panel < panels.end; ++panel) {
-        panels_of(call, block, kPlain[i], panel, product.b);
+        const ColumnBlock columns = columns_of(all, panel);
+        find_panels(call, block, kPlain[i], columns, product.b);
         product.ahead[0] = product.b[0];
-        run_panel(product, panel);
+        run_panel(product, columns);
       }
     }
   }
 }
 
 inline void activate_panels(const StrassenCall& call, RowRange rows, PanelRange panels) {
+  const StrassenPanels all = panels_of(call.half_out());
+  const int64_t first = panel_column(all, panels.first);
   for (int n = 0; n < 2 && call.product.activation; ++n) {
-    activate_rows_of(rows, (panels.end - panels.first) * kPanel,
-                     call.product.y[n] + panels.first * kPanel, call.product.y_stride, nullptr,
-                     *call.product.activation);
+    activate_rows_of(rows, panel_column(all, panels.end) - first, call.product.y[n] + first,
+                     call.product.y_stride, nullptr, *call.product.activation);
   }
 }
 
@@ -491,11 +524,11 @@ inline void run_strassen(const StrassenCall& call, const StrassenPart& part,
 }
 
 constexpr StrassenKernel kStrassen = {
-    .panel = kPanel,
+    .panel = kPanelWidths,
     .block_channels = kBlockChannels,
-    .block_panels = kBlockColumns / kPanel,
+    .block_panels = kBlockColumns / kPanelWidths.wide,
     .steps = kSteps,
-    .scratch = kSumsOfX + (kSliceChannels + kStrassenGroup / 2) * kPanel,
+    .scratch = kSumsOfX + (kSliceChannels + kStrassenGroup / 2) * kWidestPanel,
     .pack = pack_strassen,
     .transpose = transpose_rows,
     .run = run_strassen,

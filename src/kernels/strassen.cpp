@@ -40,7 +40,7 @@ class StrassenChains {
  public:
   StrassenChains(const StrassenCall& call, int64_t threads)
       : groups_(strassen_groups(call.product.rows)),
-        panels_(call.half_out() / call.weight.kernel->panel),
+        panels_(strassen_panels(call.weight.kernel->panel, call.half_out()).count),
         lanes_(std::clamp<int64_t>(threads / groups_, 1, panels_)),
         at_once_(std::max<int64_t>(
             std::min(panels_ / lanes_, call.weight.kernel->block_panels) / kPartsOfAStep, 1)),
@@ -164,7 +164,8 @@ StrassenWeight strassen_pack(int64_t in, int64_t out, const StridedMatrix& weigh
                              const float* bias, float* packed, const StrassenKernel* kernel,
                              int threads) {
   const StrassenSource source{in, out, weight};
-  for_each_share(out / 2 / kernel->panel, threads, [&](int64_t first, int64_t end) {
+  const int64_t panels = strassen_panels(kernel->panel, out / 2).count;
+  for_each_share(panels, threads, [&](int64_t first, int64_t end) {
     kernel->pack(source, {first, end}, packed);
   });
   float* biases = packed + in * out + out;

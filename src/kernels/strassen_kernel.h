@@ -7,8 +7,8 @@
 // Between strassen.cpp, which packs and starts threads, and the kernels of each instruction set.
 //
 // A packed weight W^T [in, out] is cut into quarters: 2 * h + n is half h of `in`, half n of `out`.
-// Panels of `panel` columns of half an output follow each other, each the four quarters' [in / 2]
-// [panel]. Then come `out` factors and `out` biases. Columns are divided by powers of two that
+// Panels of columns of half an output follow each other, each the four quarters' [in / 2][width].
+// Then come `out` factors and `out` biases. Columns are divided by powers of two that
 // bring them to one size, for the seven products mix them: a large column would drown a small one.
 
 namespace perceiver::kernels {
@@ -33,6 +33,18 @@ struct PanelRange {
   int64_t first, end;
 };
 
+/// Columns of the panels of a kernel.
+struct PanelWidths {
+  int64_t wide, narrow;
+};
+
+/// The columns of half an output as panels: wide ones, then the fewest narrow ones that make them
+/// come out even.
+struct StrassenPanels {
+  PanelWidths widths;
+  int64_t wide, count;
+};
+
 /// Rows that the seven products pair, and what is left of them.
 struct StrassenGroup {
   int64_t first, pairs;  ///< row first + i with row first + pairs + i
@@ -50,6 +62,21 @@ static inline StrassenGroup strassen_group(int64_t rows, int64_t index) {
   const int64_t first = rows * index / groups, count = rows * (index + 1) / groups - first;
   const int64_t pairs = count >= kStrassenRows ? count / 2 : 0;
   return {first, pairs, count - 2 * pairs};
+}
+
+/// @param half_out  a multiple of the narrow width
+static inline StrassenPanels strassen_panels(PanelWidths widths, int64_t half_out) {
+  int64_t narrow = 0;
+  while ((half_out - narrow * widths.narrow) % widths.wide != 0) {
+    ++narrow;
+  }
+  const int64_t wide = (half_out - narrow * widths.narrow) / widths.wide;
+  return {widths, wide, wide + narrow};
+}
+/// The first column of a panel.
+static inline int64_t panel_column(const StrassenPanels& panels, int64_t panel) {
+  const int64_t narrow = panel > panels.wide ? panel - panels.wide : 0;
+  return (panel - narrow) * panels.widths.wide + narrow * panels.widths.narrow;
 }
 
 /// Blocks of channels of half of `in`.
@@ -85,7 +112,7 @@ struct Transposition {
 };
 
 struct StrassenKernel {
-  int64_t panel;           ///< columns
+  PanelWidths panel;
   int64_t block_channels;  ///< of half of `in`
   int64_t block_panels;    ///< those that all steps pass over before the next ones
   int64_t steps;           ///< of each block of channels

@@ -56,32 +56,47 @@ PERCEIVER_INLINE ColumnSizes sizes_of_rows(const float* rows, int64_t stride, in
   return sizes_of(load(largest));
 }
 
-/// A weight's panels of one half of the output, of which neighbours are packed at once.
+/// Vectors of a wide and of a narrow panel. Four rows by three vectors load less for a product than
+/// six by two; vectors of 4, whose products need a register of their own, have no room for it.
+constexpr int kWideVectors = kLanes == 4 ? 2 : 3;
+constexpr int kNarrowVectors = 2;
+constexpr PanelWidths kPanelWidths = {kWideVectors * kLanes, kNarrowVectors* kLanes};
+
+inline StrassenPanels panels_of(int64_t half_out) {
+  return strassen_panels(kPanelWidths, half_out);
+}
+
+/// Neighbouring panels of kVectors of one half of a weight's output, packed at once.
+template <int kVectors>
 struct PanelBlock {
+  static constexpr int64_t kWidth = kVectors * kLanes;
+
   const StrassenSource& source;
-  int64_t n, first, count;
+  int64_t n, first, count;  ///< the first column of half n of the output, and how many panels
   float* packed;
 
   int64_t half_in() const { return source.in / 2; }
-  int64_t column() const { return n * source.out / 2 + first * kPanel; }
+  int64_t column() const { return n * source.out / 2 + first; }
   float* factors() const { return packed + source.in * source.out + column(); }
-  /// Of half h of the channels, [in / 2][kPanel].
+  /// Of half h of the channels, [in / 2][kWidth].
   float* panel(int64_t index, int64_t h) const {
-    return packed + (4 * (first + index) + 2 * h + n) * kPanel * half_in();
+    return packed + (4 * (first + index * kWidth) + (2 * h + n) * kWidth) * half_in();
   }
 };
 
 /// Columns that are rows in memory.
-inline void pack_panel_of_rows(const PanelBlock& block, int64_t index) {
+template <int kVectors>
+inline void pack_panel_of_rows(const PanelBlock<kVectors>& block, int64_t index) {
+  constexpr int64_t kWidth = kVectors * kLanes;
   const int64_t stride = block.source.weight.column_step;
-  const float* from = block.source.weight.data + (block.column() + index * kPanel) * stride;
-  for (int64_t v = 0; v < 2; ++v) {
+  const float* from = block.source.weight.data + (block.column() + index * kWidth) * stride;
+  for (int64_t v = 0; v < kVectors; ++v) {
     alignas(V) float largest[kLanes];
     for (int64_t r = 0; r < kLanes; ++r) {
       largest[r] = largest_of(from + (v * kLanes + r) * stride, block.source.in);
     }
     const ColumnSizes sizes = sizes_of(load(largest));
-    store(block.factors() + index * kPanel + v * kLanes, sizes.factor);
+    store(block.factors() + index * kWidth + v * kLanes, sizes.factor);
     for (int64_t h = 0; h < 2; ++h) {
       const float* rows[kLanes];
       for (int64_t r = 0; r < kLanes; ++r) {
@@ -89,7 +104,7 @@ inline void pack_panel_of_rows(const PanelBlock& block, int64_t index) {
       }
       transpose_lanes(
           rows, 0, block.half_in(), block.panel(index, h) + v * kLanes,
-          kPanel, [&](V column) __attribute__((always_inline)) { return column * sizes.inverse; });
+          kWidth, [&](V column) __attribute__((always_inline)) { return column * sizes.inverse; });
     }
   }
 }
@@ -98,19 +113,19 @@ inline void pack_panel_of_rows(const PanelBlock& block, int64_t index) {
 /// visited for every panel.
 constexpr int64_t kPanelsAtOnce = 4;
 
-template <int kCount>
-inline void pack_panels_of_columns(const PanelBlock& block) {
-  constexpr int kVectors = 2 * kCount;
+template <int kVectors, int kCount>
+inline void pack_panels_of_columns(const PanelBlock<kVectors>& block) {
+  constexpr int kAll = kVectors * kCount;
   const int64_t stride = block.source.weight.row_step;
   const float* from = block.source.weight.data + block.column();
-  V largest[kVectors] = {}, inverse[kVectors];
+  V largest[kAll] = {}, inverse[kAll];
   for (int64_t k = 0; k < block.source.in; ++k) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
+#pragma GCC unroll 12
+    for (int v = 0; v < kAll; ++v) {
       largest[v] = max(magnitude(load(from + k * stride + v * kLanes)), largest[v]);
     }
   }
-  for (int v = 0; v < kVectors; ++v) {
+  for (int v = 0; v < kAll; ++v) {
     const ColumnSizes sizes = sizes_of(largest[v]);
     store(block.factors() + v * kLanes, sizes.factor);
     inverse[v] = sizes.inverse;
@@ -118,29 +133,43 @@ inline void pack_panels_of_columns(const PanelBlock& block) {
   for (int64_t h = 0; h < 2; ++h) {
     const float* half = from + h * block.half_in() * stride;
     for (int64_t k = 0; k < block.half_in(); ++k) {
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        store(block.panel(v / 2, h) + k * kPanel + v % 2 * kLanes,
+#pragma GCC unroll 12
+      for (int v = 0; v < kAll; ++v) {
+        store(block.panel(v / kVectors, h) + (k * kVectors + v % kVectors) * kLanes,
               load(half + k * stride + v * kLanes) * inverse[v]);
       }
     }
   }
 }
 
-inline void pack_strassen(const StrassenSource& source, PanelRange panels, float* packed) {
-  for (int64_t n = 0; n < 2; ++n) {
-    for (int64_t first = panels.first; first < panels.end; first += kPanelsAtOnce) {
-      const PanelBlock block{source, n, first, lesser(kPanelsAtOnce, panels.end - first), packed};
-      if (source.weight.column_step != 1) {
-        for (int64_t index = 0; index < block.count; ++index) {
-          pack_panel_of_rows(block, index);
-        }
-      } else {
-        last_strip<kPanelsAtOnce>(0, block.count, [&]<int kCount>(int64_t /*row*/) {
-          pack_panels_of_columns<kCount>(block);
-        });
+/// @param first  the first column of half n of the output
+template <int kVectors>
+inline void pack_panels(const StrassenSource& source, int64_t n, int64_t first, int64_t count,
+                        float* packed) {
+  for (int64_t done = 0; done < count; done += kPanelsAtOnce) {
+    const PanelBlock<kVectors> block{source, n, first + done * kVectors * kLanes,
+                                     lesser(kPanelsAtOnce, count - done), packed};
+    if (source.weight.column_step != 1) {
+      for (int64_t index = 0; index < block.count; ++index) {
+        pack_panel_of_rows(block, index);
       }
+    } else {
+      last_strip<kPanelsAtOnce>(0, block.count, [&]<int kCount>(int64_t /*row*/) {
+        pack_panels_of_columns<kVectors, kCount>(block);
+      });
     }
+  }
+}
+
+inline void pack_strassen(const StrassenSource& source, PanelRange panels, float* packed) {
+  const StrassenPanels all = panels_of(source.out / 2);
+  const int64_t wide_end = lesser(panels.end, all.wide);
+  const int64_t narrow_first = panels.first > all.wide ? panels.first : all.wide;
+  for (int64_t n = 0; n < 2; ++n) {
+    pack_panels<kWideVectors>(source, n, panel_column(all, panels.first), wide_end - panels.first,
+                              packed);
+    pack_panels<kNarrowVectors>(source, n, panel_column(all, narrow_first),
+                                panels.end - narrow_first, packed);
   }
 }
 

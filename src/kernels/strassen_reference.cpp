@@ -6,7 +6,6 @@
 namespace perceiver::kernels {
 namespace {
 
-constexpr int64_t kPanelColumns = 1;
 constexpr int64_t kAll = int64_t{1} << 40;
 
 /// Column n of half `half` of the output, at one row.
@@ -72,7 +71,7 @@ void transpose(const Transposition& move, RowRange rows) {
 
 }  // namespace
 
-const StrassenKernel kStrassenReference = {.panel = kPanelColumns,
+const StrassenKernel kStrassenReference = {.panel = {1, 1},
                                            .block_channels = kAll,
                                            .block_panels = kAll,
                                            .steps = 1,
