@@ -242,9 +242,9 @@ class Run {
       return;
     }
     write_json(folder_ / "recipe.json", recipe_.source);
-    if (!options_.resume) {
-      remove_old_checkpoints(folder_, 0);  // a later resume would take them for this run's
-    }
+    // A new run's: all, for a later resume would take them for its own. A resumed one may have been
+    // killed before it removed them.
+    remove_old_checkpoints(folder_, options_.resume ? recipe_.keep_checkpoints : 0);
     log_.open();
   }
 

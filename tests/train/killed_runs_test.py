@@ -25,6 +25,15 @@ class KilledRuns(RunsTest):
         self.complete(recipe, out)
         self.expect_same(out, wanted)
 
+    def test_between_a_save_and_the_removal_of_the_one_before(self):
+        recipe = write_recipe(self.folder, checkpoint_every=20, keep_checkpoints=1)
+        out = self.folder / "out"
+        wanted = self.straight(recipe, out)
+        newest = out / "training/checkpoint-000000040.safetensors"
+        (out / "training/checkpoint-000000020.safetensors").write_bytes(newest.read_bytes())
+        self.complete(recipe, out)
+        self.expect_same(out, wanted)
+
     def test_signals_save_and_leave_with_a_code_of_their_own(self):
         recipe = write_recipe(self.folder, evaluate_every=5, steps=200)
         wanted = self.straight(recipe, self.folder / "straight")
