@@ -28,7 +28,6 @@ constexpr int kStripSums = kLanes == 16 ? 24 : kLanes == 8 ? 12 : 8;
 constexpr int64_t kStride = 16;
 /// Cache lines asked for in each, so that all strips together ask for two panels.
 constexpr int kLinesAhead = kLanes == 16 ? 6 : 2;
-constexpr int64_t kLineFloats = 16;
 /// Floats of scratch for sums of x; the last slice is stored as wide as the others.
 constexpr int64_t kSumsOfX = kStrassenGroup / 2 * (kBlockChannels + kSliceChannels);
 

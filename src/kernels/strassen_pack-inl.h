@@ -56,6 +56,7 @@ PERCEIVER_INLINE ColumnSizes sizes_of_rows(const float* rows, int64_t stride, in
   return sizes_of(load(largest));
 }
 
+constexpr int64_t kLineFloats = 16;
 /// Vectors of a wide and of a narrow panel. Four rows by three vectors load less for a product than
 /// six by two; vectors of 4, whose products need a register of their own, have no room for it.
 constexpr int kWideVectors = kLanes == 4 ? 2 : 3;
@@ -84,7 +85,7 @@ struct PanelBlock {
   }
 };
 
-/// Columns that are rows in memory.
+/// Columns that are rows in memory; while it moves some it asks for the next ones.
 template <int kVectors>
 inline void pack_panel_of_rows(const PanelBlock<kVectors>& block, int64_t index) {
   constexpr int64_t kWidth = kVectors * kLanes;
@@ -102,9 +103,17 @@ inline void pack_panel_of_rows(const PanelBlock<kVectors>& block, int64_t index)
       for (int64_t r = 0; r < kLanes; ++r) {
         rows[r] = from + (v * kLanes + r) * stride + h * block.half_in();
       }
-      transpose_lanes(
-          rows, 0, block.half_in(), block.panel(index, h) + v * kLanes,
-          kWidth, [&](V column) __attribute__((always_inline)) { return column * sizes.inverse; });
+      float* to = block.panel(index, h) + v * kLanes;
+      for (int64_t c = 0; c < block.half_in(); c += kLineFloats) {
+        for (int64_t r = 0; r < kLanes; ++r) {
+          __builtin_prefetch(rows[r] + kLanes * stride + c, 0, 2);
+        }
+        transpose_lanes(
+            rows, c, lesser(c + kLineFloats, block.half_in()), to + c * kWidth,
+            kWidth, [&](V column) __attribute__((always_inline)) {
+              return column * sizes.inverse;
+            });
+      }
     }
   }
 }
@@ -112,33 +121,53 @@ inline void pack_panel_of_rows(const PanelBlock<kVectors>& block, int64_t index)
 /// Columns as they lie. Several panels at once: rows are often pages apart, and a page would be
 /// visited for every panel.
 constexpr int64_t kPanelsAtOnce = 4;
+/// How far ahead rows are asked for.
+constexpr int64_t kRowsAhead = 16;
 
+template <int kVectors>
+inline void divide_panel(const PanelBlock<kVectors>& block, int64_t index,
+                         const V (&inverse)[kVectors]) {
+  for (int64_t h = 0; h < 2; ++h) {
+    float* at = block.panel(index, h);
+    for (int64_t k = 0; k < block.half_in(); ++k) {
+#pragma GCC unroll 3
+      for (int v = 0; v < kVectors; ++v) {
+        store(at + v * kLanes, load(at + v * kLanes) * inverse[v]);
+      }
+      at += kVectors * kLanes;
+    }
+  }
+}
+
+/// Divided where they were moved to: rows that are pages apart don't stay in the second cache.
 template <int kVectors, int kCount>
 inline void pack_panels_of_columns(const PanelBlock<kVectors>& block) {
   constexpr int kAll = kVectors * kCount;
   const int64_t stride = block.source.weight.row_step;
-  const float* from = block.source.weight.data + block.column();
-  V largest[kAll] = {}, inverse[kAll];
-  for (int64_t k = 0; k < block.source.in; ++k) {
-#pragma GCC unroll 12
-    for (int v = 0; v < kAll; ++v) {
-      largest[v] = max(magnitude(load(from + k * stride + v * kLanes)), largest[v]);
-    }
-  }
-  for (int v = 0; v < kAll; ++v) {
-    const ColumnSizes sizes = sizes_of(largest[v]);
-    store(block.factors() + v * kLanes, sizes.factor);
-    inverse[v] = sizes.inverse;
-  }
+  const float* row = block.source.weight.data + block.column();
+  V largest[kAll] = {};
   for (int64_t h = 0; h < 2; ++h) {
-    const float* half = from + h * block.half_in() * stride;
     for (int64_t k = 0; k < block.half_in(); ++k) {
+      for (int64_t c = 0; c < kAll * kLanes; c += kLineFloats) {
+        __builtin_prefetch(row + kRowsAhead * stride + c, 0, 2);
+      }
 #pragma GCC unroll 12
       for (int v = 0; v < kAll; ++v) {
-        store(block.panel(v / kVectors, h) + (k * kVectors + v % kVectors) * kLanes,
-              load(half + k * stride + v * kLanes) * inverse[v]);
+        const V value = load(row + v * kLanes);
+        largest[v] = max(magnitude(value), largest[v]);
+        store(block.panel(v / kVectors, h) + (k * kVectors + v % kVectors) * kLanes, value);
       }
+      row += stride;
     }
+  }
+  for (int64_t index = 0; index < kCount; ++index) {
+    V inverse[kVectors];
+    for (int v = 0; v < kVectors; ++v) {
+      const ColumnSizes sizes = sizes_of(largest[index * kVectors + v]);
+      store(block.factors() + (index * kVectors + v) * kLanes, sizes.factor);
+      inverse[v] = sizes.inverse;
+    }
+    divide_panel(block, index, inverse);
   }
 }
 

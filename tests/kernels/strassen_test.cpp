@@ -142,9 +142,9 @@ void with_every_table(F test) {
 TEST(Strassen, AgreesWithTheDefinition) {
   // a row alone, too few for halves, odd ones, more than a group; one block of channels and two,
   // odd halves, slices that are not whole
-  const int64_t shapes[][3] = {{1, 2, 64},    {5, 34, 128},  {63, 96, 64},    {64, 98, 64},
-                               {65, 34, 192}, {130, 2, 128}, {129, 1370, 64}, {300, 66, 128},
-                               {67, 18, 256}};
+  const int64_t shapes[][3] = {{1, 2, 64},      {5, 34, 128},   {63, 96, 64},
+                               {64, 98, 64},    {65, 34, 192},  {130, 2, 128},
+                               {129, 1370, 64}, {300, 66, 128}, {67, 18, 256}};
   with_every_table([&](const KernelTable* table) {
     for (const auto& [rows, in, out] : shapes) {
       Case c(rows, in, out);
