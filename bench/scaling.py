@@ -36,6 +36,7 @@ CONTENT, LATENTS, WIDTH, BANDS = 64, 256, 512, 16
 SIDES = {10**3: (25, 40), 10**4: (100, 100), 10**5: (250, 400), 10**6: (1000, 1000), 10**7: (2500, 4000)}
 TIME_BAND, MEMORY_BAND = 0.15, 0.10
 ANSWER_CHANNELS = 2
+OFTEN, VISITS = 10**5, 3  # sizes that differ by milliseconds come so often in a turn
 SMALLEST = min(SIDES)
 MIB = 2**20
 
@@ -142,8 +143,10 @@ def measure(side, options):
             point.prepare()
             point.start()
         for turn in range(options.rounds):
-            for point in points:
-                point.turn()
+            for visit in range(VISITS):
+                for point in points:
+                    if visit == 0 or point.size <= OFTEN:
+                        point.turn()
             print(f"{side}: turn {turn + 1} of {options.rounds}", flush=True)
     finally:
         for point in points:
