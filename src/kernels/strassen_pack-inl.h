@@ -61,7 +61,8 @@ constexpr int64_t kLineFloats = 16;
 /// six by two; vectors of 4, whose products need a register of their own, have no room for it.
 constexpr int kWideVectors = kLanes == 4 ? 2 : 3;
 constexpr int kNarrowVectors = 2;
-constexpr PanelWidths kPanelWidths = {kWideVectors * kLanes, kNarrowVectors* kLanes};
+constexpr PanelWidths kPanelWidths = {.wide = kWideVectors * kLanes,
+                                      .narrow = kNarrowVectors * kLanes};
 
 inline StrassenPanels panels_of(int64_t half_out) {
   return strassen_panels(kPanelWidths, half_out);
