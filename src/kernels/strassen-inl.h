@@ -21,9 +21,8 @@ constexpr int64_t kBlockChannels = 640;
 constexpr int64_t kSliceChannels = 320;
 /// Columns of half an output that all steps pass over: more would leave the second cache.
 constexpr int64_t kBlockColumns = 768;
-constexpr int64_t kWidestPanel = kPanelWidths.wide;
-/// Vectors of sums of a strip: what registers hold.
-constexpr int kStripSums = kLanes == 16 ? 24 : kLanes == 8 ? 12 : 8;
+/// Vectors of sums of a strip: those of a tile.
+constexpr int kStripSums = kTileRows * kPanel / kLanes;
 /// Steps of the inner loop between two looks ahead.
 constexpr int64_t kStride = 16;
 /// Cache lines asked for in each, so that all strips together ask for two panels.
@@ -82,7 +81,7 @@ struct ChannelBlock {
 
 /// One product of the list, of one panel and one block of channels, slice by slice.
 struct PanelProduct {
-  int64_t rows, width;  ///< of the panels
+  int64_t rows;
   ChannelBlock block;
   int64_t slice;  ///< channels of all but the last
   const float* a;
@@ -90,8 +89,8 @@ struct PanelProduct {
   int64_t a_step;     ///< from a channel's slice to the next's, for each channel
   const float* b[2];  ///< the panels whose sum is multiplied; the second null for one alone
   float b_sign;
-  float* sum;             ///< [slice][width], for the sum
-  float* partial;         ///< [rows][width]: the product of the slices before
+  float* sum;             ///< [slice] of a panel, for the sum
+  float* partial;         ///< [rows] of a panel: the product of the slices before
   const float* ahead[2];  ///< the panels of the product after this one
   int destinations;
   Destination to[2];
@@ -270,7 +269,8 @@ inline void multiply_slice(const PanelProduct& product, Slice slice,
     const int64_t row = product.rows * s / strips;
     const int64_t count = product.rows * (s + 1) / strips - row;
     const int64_t at = s % strips_a_term * asked;
-    const float* next = at < slice.k * product.width ? ahead[s / strips_a_term] + at : slice.b[0];
+    const float* next =
+        at < slice.k * kVectors * kLanes ? ahead[s / strips_a_term] + at : slice.b[0];
     if (s == 0 && slice.b[1] != nullptr) {
       last_strip<kStripRows>(row, count, [&]<int kRows>(int64_t r) {
         strassen_strip<true, kVectors, kRows>(product, slice, r, next);
@@ -284,28 +284,26 @@ inline void multiply_slice(const PanelProduct& product, Slice slice,
   }
 }
 
+template <int kVectors>
 inline void multiply_panels(const PanelProduct& product) {
+  constexpr int64_t kWidth = kVectors * kLanes;
   const int64_t width = product.block.width;
   for (int64_t first = 0; first < width; first += product.slice) {
     const int64_t end = lesser(first + product.slice, width);
     Slice slice{end - first,
                 product.a + first * product.a_step,
-                {product.b[0] + first * product.width, nullptr},
+                {product.b[0] + first * kWidth, nullptr},
                 first == 0,
                 end == width};
     const float* ahead[2] = {product.ahead[0], product.ahead[1]};
     if (product.b[1] != nullptr) {
-      slice.b[1] = product.b[1] + first * product.width;
+      slice.b[1] = product.b[1] + first * kWidth;
     }
     if (!slice.last) {
-      ahead[0] = slice.b[0] + slice.k * product.width;
-      ahead[1] = slice.b[1] == nullptr ? nullptr : slice.b[1] + slice.k * product.width;
+      ahead[0] = slice.b[0] + slice.k * kWidth;
+      ahead[1] = slice.b[1] == nullptr ? nullptr : slice.b[1] + slice.k * kWidth;
     }
-    if (product.width == kPanelWidths.wide) {
-      multiply_slice<kWideVectors>(product, slice, ahead);
-    } else {
-      multiply_slice<kNarrowVectors>(product, slice, ahead);
-    }
+    multiply_slice<kVectors>(product, slice, ahead);
   }
 }
 
@@ -435,20 +433,23 @@ inline PanelProduct product_of(const StrassenCall& call, RowGroup group, Channel
   product.a_step = 1;
   product.b_sign = step.w.sign;
   product.sum = scratch + kSumsOfX;
-  product.partial = product.sum + kSliceChannels * kWidestPanel;
+  product.partial = product.sum + kSliceChannels * kPanelWidths.wide;
   return product;
 }
 
 /// One panel of a step, whose destinations are those of column 0.
 inline void run_panel(const PanelProduct& step, ColumnBlock columns) {
   PanelProduct product = step;
-  product.width = columns.width;
   for (int t = 0; t < product.destinations; ++t) {
     product.to[t].c += columns.first;
     product.to[t].factors += columns.first;
     product.to[t].biases += columns.first;
   }
-  multiply_panels(product);
+  if (columns.width == kPanelWidths.wide) {
+    multiply_panels<kWideVectors>(product);
+  } else {
+    multiply_panels<kNarrowVectors>(product);
+  }
 }
 
 /// One of the seven products, for the pairs of a group.
@@ -527,7 +528,7 @@ constexpr StrassenKernel kStrassen = {
     .block_channels = kBlockChannels,
     .block_panels = kBlockColumns / kPanelWidths.wide,
     .steps = kSteps,
-    .scratch = kSumsOfX + (kSliceChannels + kStrassenGroup / 2) * kWidestPanel,
+    .scratch = kSumsOfX + (kSliceChannels + kStrassenGroup / 2) * kPanelWidths.wide,
     .pack = pack_strassen,
     .transpose = transpose_rows,
     .run = run_strassen,

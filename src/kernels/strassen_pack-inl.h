@@ -89,15 +89,11 @@ struct PanelBlock {
 /// Columns that are rows in memory; while it moves some it asks for the next ones.
 template <int kVectors>
 inline void pack_panel_of_rows(const PanelBlock<kVectors>& block, int64_t index) {
-  constexpr int64_t kWidth = kVectors * kLanes;
+  constexpr int64_t kWidth = PanelBlock<kVectors>::kWidth;
   const int64_t stride = block.source.weight.column_step;
   const float* from = block.source.weight.data + (block.column() + index * kWidth) * stride;
   for (int64_t v = 0; v < kVectors; ++v) {
-    alignas(V) float largest[kLanes];
-    for (int64_t r = 0; r < kLanes; ++r) {
-      largest[r] = largest_of(from + (v * kLanes + r) * stride, block.source.in);
-    }
-    const ColumnSizes sizes = sizes_of(load(largest));
+    const ColumnSizes sizes = sizes_of_rows(from + v * kLanes * stride, stride, block.source.in);
     store(block.factors() + index * kWidth + v * kLanes, sizes.factor);
     for (int64_t h = 0; h < 2; ++h) {
       const float* rows[kLanes];
@@ -135,7 +131,7 @@ inline void divide_panel(const PanelBlock<kVectors>& block, int64_t index,
       for (int v = 0; v < kVectors; ++v) {
         store(at + v * kLanes, load(at + v * kLanes) * inverse[v]);
       }
-      at += kVectors * kLanes;
+      at += PanelBlock<kVectors>::kWidth;
     }
   }
 }
@@ -177,7 +173,7 @@ template <int kVectors>
 inline void pack_panels(const StrassenSource& source, int64_t n, int64_t first, int64_t count,
                         float* packed) {
   for (int64_t done = 0; done < count; done += kPanelsAtOnce) {
-    const PanelBlock<kVectors> block{source, n, first + done * kVectors * kLanes,
+    const PanelBlock<kVectors> block{source, n, first + done * PanelBlock<kVectors>::kWidth,
                                      lesser(kPanelsAtOnce, count - done), packed};
     if (source.weight.column_step != 1) {
       for (int64_t index = 0; index < block.count; ++index) {
