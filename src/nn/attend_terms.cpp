@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "nn/attend_tiles.h"
+#include "nn/neighbours.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 
@@ -234,9 +235,15 @@ PerInput<at::Tensor> backward_by_kernels(const AttendTerms& terms, const Attende
   const auto zeros = [](const at::Tensor& x, bool want) {
     return want ? at::zeros_like(x) : at::Tensor();
   };
-  PerInput<at::Tensor> into{.q = zeros(terms.q, wanted.q),
-                            .k = zeros(terms.k, wanted.k),
-                            .v = zeros(terms.v, wanted.v),
+  // as their inputs lie, so that what made those of one product takes their gradients as one too
+  const std::vector<at::Tensor> made =
+      wanted.q && wanted.k && wanted.v
+          ? zeros_lying_as({terms.q, terms.k, terms.v})
+          : std::vector<at::Tensor>{zeros(terms.q, wanted.q), zeros(terms.k, wanted.k),
+                                    zeros(terms.v, wanted.v)};
+  PerInput<at::Tensor> into{.q = made[0],
+                            .k = made[1],
+                            .v = made[2],
                             .key_bias = zeros(terms.key_bias, wanted.key_bias),
                             .scale = zeros(terms.grid.scale, wanted.scale),
                             .tables = {}};

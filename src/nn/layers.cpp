@@ -9,7 +9,6 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
 #include <ATen/ops/native_layer_norm.h>
@@ -20,6 +19,7 @@
 #include <ATen/ops/threshold_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "nn/neighbours.h"
 #include "perceiver/base/error.h"
 
 namespace perceiver::nn {
@@ -119,35 +119,87 @@ bool any_needs_grad(std::initializer_list<at::Tensor> tensors) {
   return false;
 }
 
+struct MapTensors {
+  std::vector<at::Tensor> weights, biases;
+};
+
+MapTensors tensors_of(const std::vector<LinearWeights>& linears) {
+  MapTensors tensors;
+  for (const LinearWeights& linear : linears) {
+    tensors.weights.push_back(linear.weight);
+    tensors.biases.push_back(linear.bias);
+  }
+  return tensors;
+}
+
+/// Several maps as one, weights and biases below each other: where they lie so or, with `copy`,
+/// anywhere. That pays on a GPU, where the few rows of latents leave most of it idle in each of
+/// several products. Without a weight where they stay several.
+LinearWeights joined_maps(const std::vector<LinearWeights>& linears, bool copy) {
+  const MapTensors of = tensors_of(linears);
+  if (copy) {
+    return {at::cat(of.weights), at::cat(of.biases), linears[0].order};
+  }
+  const LinearWeights all{as_rows(of.weights), as_rows(of.biases), linears[0].order};
+  return all.bias.defined() ? all : LinearWeights{};
+}
+
+/// @param copy  as joined_maps() says
 std::vector<at::Tensor> norm_linears_forward(const at::Tensor& x, const NormWeights& norm,
-                                             const std::vector<LinearWeights>& linears) {
+                                             const std::vector<LinearWeights>& linears, bool copy) {
   const at::Tensor normed = normalise(flat(x), norm.weight, norm.bias, norm.eps).x;
   std::vector<at::Tensor> results;
-  for (const LinearWeights& linear : linears) {
-    results.push_back(apply_linear(normed, linear).view(with_width(x, linear.weight.size(0))));
+  if (const LinearWeights all = joined_maps(linears, copy); all.weight.defined()) {
+    results = parted(apply_linear(normed, all), tensors_of(linears).biases, 1);
+  } else {
+    for (const LinearWeights& linear : linears) {
+      results.push_back(apply_linear(normed, linear));
+    }
+  }
+  for (at::Tensor& result : results) {
+    result = result.view(with_width(x, result.size(1)));
   }
   return results;
 }
 
-/// The same as one product: on a GPU the few rows of latents leave most of it idle in each of
-/// several, which costs more than putting the weights side by side.
-std::vector<at::Tensor> norm_linears_at_once(const at::Tensor& x, const NormWeights& norm,
-                                             const std::vector<LinearWeights>& linears) {
-  std::vector<at::Tensor> weights, biases;
-  for (const LinearWeights& linear : linears) {
-    weights.push_back(linear.weight);
-    biases.push_back(linear.bias);
+struct MapsBackward {
+  at::Tensor dx;
+  std::vector<LinearGrads> linears;
+};
+
+/// Of several maps that lie as one. @param grads  [rows, out] of each
+MapsBackward joined_backward(const variable_list& grads, const at::Tensor& x,
+                             const std::vector<LinearWeights>& linears, const LinearWeights& all) {
+  const MapTensors of = tensors_of(linears);
+  at::Tensor grad = as_columns(grads);
+  if (!grad.defined()) {
+    grad = at::cat(grads, 1);
   }
-  const at::Tensor normed = normalise(flat(x), norm.weight, norm.bias, norm.eps).x;
-  const at::Tensor all = at::linear(normed, at::cat(weights), at::cat(biases));
-  std::vector<at::Tensor> results;
-  int64_t begin = 0;
-  for (const LinearWeights& linear : linears) {
-    const int64_t width = linear.weight.size(0);
-    results.push_back(all.narrow(1, begin, width).view(with_width(x, width)));
-    begin += width;
+  MapsBackward made{multiply(grad, all.weight, all.order), {}};
+  const bool wanted = std::any_of(of.weights.begin(), of.weights.end(),
+                                  [](const at::Tensor& weight) { return weight.requires_grad(); });
+  const std::vector<at::Tensor> weights =
+      wanted ? parted(multiply(grad.t(), x, all.order), of.weights, 0)
+             : std::vector<at::Tensor>(linears.size());
+  const std::vector<at::Tensor> biases = parted(grad.sum({0}), of.biases, 0);
+  for (size_t i = 0; i < linears.size(); ++i) {
+    made.linears.push_back({weights[i], biases[i]});
   }
-  return results;
+  return made;
+}
+
+/// @param grads  [rows, out] of each map
+MapsBackward maps_backward(const variable_list& grads, const at::Tensor& x,
+                           const std::vector<LinearWeights>& linears) {
+  if (const LinearWeights all = joined_maps(linears, /*copy=*/false); all.weight.defined()) {
+    return joined_backward(grads, x, linears, all);
+  }
+  MapsBackward made;
+  for (size_t i = 0; i < linears.size(); ++i) {
+    add_input_grad(grads[i], linears[i], made.dx);
+    made.linears.push_back(linear_grads(grads[i], x, linears[i]));
+  }
+  return made;
 }
 
 std::vector<LinearWeights> linears_of(at::TensorList tensors, ProductOrder order) {
@@ -172,7 +224,8 @@ struct NormLinears : public torch::autograd::Function<NormLinears> {
     context->saved_data["eps"] = eps;
     context->saved_data["order"] = order;
     return norm_linears_forward(x, {weight, bias, eps},
-                                linears_of(linears, static_cast<ProductOrder>(order)));
+                                linears_of(linears, static_cast<ProductOrder>(order)),
+                                /*copy=*/false);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -181,16 +234,15 @@ struct NormLinears : public torch::autograd::Function<NormLinears> {
     const Normed normed =
         normalise(rows, saved[1], saved[2], context->saved_data["eps"].toDouble());
     variable_list results(saved.size() + 2);  // eps and the order have no gradient
-    at::Tensor dnormed;
-    for (size_t i = 3; i < saved.size(); i += 2) {
-      const LinearWeights linear{saved[i], saved[i + 1], saved_order(context)};
-      const at::Tensor grad = flat(grads[(i - 3) / 2]);
-      add_input_grad(grad, linear, dnormed);
-      const LinearGrads of = linear_grads(grad, normed.x, linear);
-      results[i] = of.weight;
-      results[i + 1] = of.bias;
+    variable_list flat_grads(grads.size());
+    std::transform(grads.begin(), grads.end(), flat_grads.begin(), flat);
+    const MapsBackward maps = maps_backward(
+        flat_grads, normed.x, linears_of(at::TensorList(saved).slice(3), saved_order(context)));
+    for (size_t i = 0; i < maps.linears.size(); ++i) {
+      results[3 + 2 * i] = maps.linears[i].weight;
+      results[4 + 2 * i] = maps.linears[i].bias;
     }
-    const auto [dx, dweight, dbias] = normalise_backward(dnormed, rows, normed, saved[1], saved[2]);
+    const auto [dx, dweight, dbias] = normalise_backward(maps.dx, rows, normed, saved[1], saved[2]);
     results[0] = dx.view(saved[0].sizes());
     results[1] = dweight;
     results[2] = dbias;
@@ -315,11 +367,8 @@ at::Tensor activated(const at::Tensor& x, Activation kind) {
 
 std::vector<at::Tensor> norm_linears(const at::Tensor& x, const NormWeights& norm,
                                      const std::vector<LinearWeights>& linears) {
-  if (!at::GradMode::is_enabled() && !x.is_cpu()) {
-    return norm_linears_at_once(x, norm, linears);
-  }
   if (!at::GradMode::is_enabled()) {
-    return norm_linears_forward(x, norm, linears);
+    return norm_linears_forward(x, norm, linears, /*copy=*/!x.is_cpu());
   }
   variable_list weights;
   for (const LinearWeights& linear : linears) {

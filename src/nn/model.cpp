@@ -1,6 +1,7 @@
 #include "perceiver/nn/model.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include <ATen/ops/cat.h>
 
@@ -14,6 +15,28 @@
 namespace perceiver::nn {
 namespace {
 
+/// Maps of one attention that read the same tokens, queries too where those are the inputs, lie
+/// behind each other, so that norm_linears() multiplies once.
+void lay_maps_together(Parameters& parameters) {
+  constexpr std::string_view kKey = ".key.weight";
+  std::vector<std::string> attentions;
+  for (const Parameters::Entry& entry : parameters.entries()) {
+    if (entry.info.name.ends_with(kKey)) {
+      attentions.push_back(entry.info.name.substr(0, entry.info.name.size() - kKey.size()));
+    }
+  }
+  for (const std::string& attention : attentions) {
+    const bool self = !parameters.contains(attention + ".norm_inputs.weight");
+    for (const char* what : {".weight", ".bias"}) {
+      std::vector<std::string> maps{attention + ".key" + what, attention + ".value" + what};
+      if (self) {
+        maps.insert(maps.begin(), attention + ".query" + what);
+      }
+      parameters.lay_together(maps);
+    }
+  }
+}
+
 Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights,
                            const ModelOptions& options) {
   check_parameters(spec, weights, spec.name.empty() ? "weights" : spec.name);
@@ -25,6 +48,9 @@ Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights,
     // training writes into its weights, so they must not be the caller's
     parameters.add(
         info, shares && !options.share_weights ? given.clone() : given.to(options.device, type));
+  }
+  if (options.device.is_cpu() && !options.share_weights) {
+    lay_maps_together(parameters);
   }
   return parameters;
 }

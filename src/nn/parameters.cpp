@@ -1,7 +1,10 @@
 #include "perceiver/nn/parameters.h"
 
+#include <ATen/ops/cat.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/ScalarType.h>
 
+#include "nn/neighbours.h"
 #include "perceiver/base/error.h"
 #include "perceiver/base/str.h"
 #include "perceiver/nn/tensor.h"
@@ -19,6 +22,18 @@ const at::Tensor& Parameters::at(const std::string& name) const {
 void Parameters::add(ParameterInfo info, at::Tensor tensor) {
   index_.emplace(info.name, entries_.size());
   entries_.push_back({std::move(info), std::move(tensor)});
+}
+
+void Parameters::lay_together(const std::vector<std::string>& names) {
+  std::vector<at::Tensor> before;
+  for (const std::string& name : names) {
+    before.push_back(at(name));
+  }
+  const c10::AutoGradMode no_gradients(false);
+  const std::vector<at::Tensor> after = parted(at::cat(before), before, 0);
+  for (size_t i = 0; i < names.size(); ++i) {
+    entries_[index_.at(names[i])].tensor = after[i];
+  }
 }
 
 void Parameters::requires_grad(bool on) {

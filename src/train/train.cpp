@@ -85,7 +85,7 @@ class Run {
         model_(recipe.model, initial_weights(recipe, &start_from_),
                {.device = nn::parse_device(options.device, group.local_rank()),
                 .recompute_layers = recipe.recompute}),
-        optimiser_(recipe.optimiser, own_tensors()),
+        optimiser_(recipe.optimiser, trained_tensors()),
         average_(recipe.average_decay, model_.parameters()),
         compute_(model_, arithmetic(recipe, options, model_.options().device)),
         step_({recipe_, *task_, model_, compute_, optimiser_, average_, group_}),
@@ -216,11 +216,7 @@ class Run {
     throw Error(ErrorCode::kFormat, cat(problem, "; no checkpoint here loads"));
   }
 
-  // The engine may share memory with the arrays it was made from; training writes into its own.
-  nn::Parameters& own_tensors() {
-    for (auto& entry : model_.parameters().entries()) {
-      entry.tensor = entry.tensor.detach().clone();
-    }
+  nn::Parameters& trained_tensors() {
     model_.parameters().requires_grad(true);
     return model_.parameters();
   }

@@ -7,8 +7,14 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "nn/neighbours.h"
 
 // The layers over wide latents, whose products are seven of quarters for eight, against the same
 // functions in float64, where they are as defined.
@@ -87,6 +93,20 @@ std::vector<at::Tensor> two_maps(const std::vector<at::Tensor>& w, ProductOrder 
   return norm_linears(w[0], {w[1], w[2]}, {{w[3], w[4], order}, {w[5], w[6], order}});
 }
 
+/// The same maps in one memory; gradients reach the leaves through what put them there.
+std::vector<at::Tensor> two_maps_together(const std::vector<at::Tensor>& w, ProductOrder order) {
+  const at::Tensor weights = at::cat({w[3], w[5]}), biases = at::cat({w[4], w[6]});
+  const auto part = [](const at::Tensor& of, int64_t i) {
+    return of.narrow(0, i * kWidth, kWidth);
+  };
+  std::vector<at::Tensor> made = norm_linears(
+      w[0], {w[1], w[2]},
+      {{part(weights, 0), part(biases, 0), order}, {part(weights, 1), part(biases, 1), order}});
+  EXPECT_TRUE(as_columns({made[0].flatten(0, 1), made[1].flatten(0, 1)}).defined())
+      << "not one product";
+  return made;
+}
+
 std::vector<at::Tensor> mlp(const std::vector<at::Tensor>& w, ProductOrder order) {
   return {residual_mlp(w[0], {w[1], w[2]}, {w[3], w[4], order}, {w[5], w[6], order},
                        Activation::kGeluErf)};
@@ -96,6 +116,8 @@ std::vector<at::Tensor> joined(const std::vector<at::Tensor>& w, ProductOrder or
   const at::Tensor heads = (w[0] * w[1] + w[2]).view({2, kRows / 2, 8, kWidth / 8});
   return {joined_linear(heads.transpose(1, 2), {w[3], w[4], order}, w[0])};
 }
+
+constexpr Function kFunctions[] = {two_maps, two_maps_together, mlp, joined};
 
 /// Results, and the gradients of a function of them.
 std::vector<at::Tensor> results_and_gradients(Function function, const std::vector<at::Tensor>& of,
@@ -117,7 +139,7 @@ std::vector<at::Tensor> results_and_gradients(Function function, const std::vect
 }
 
 TEST(WideLayers, ResultsAndGradientsAreThoseOfFloat64) {
-  for (const Function function : {Function{two_maps}, Function{mlp}, Function{joined}}) {
+  for (const Function function : kFunctions) {
     const std::vector<at::Tensor> of = layer();
     const auto exact = results_and_gradients(function, of, at::kDouble);
     const auto seven = results_and_gradients(function, of, at::kFloat);
@@ -130,7 +152,7 @@ TEST(WideLayers, ResultsAndGradientsAreThoseOfFloat64) {
 
 TEST(WideLayers, WithoutGradientsTheSameBytes) {
   const std::vector<at::Tensor> of = layer();
-  for (const Function function : {Function{two_maps}, Function{mlp}, Function{joined}}) {
+  for (const Function function : kFunctions) {
     const std::vector<at::Tensor> w = leaves(of, at::kFloat);
     const auto with = function(w, ProductOrder::kSeven);
     const at::NoGradGuard no_grad;
@@ -139,6 +161,30 @@ TEST(WideLayers, WithoutGradientsTheSameBytes) {
       EXPECT_TRUE(with[i].equal(without[i]));
     }
   }
+}
+
+/// As after attention: gradients lie as the results do.
+TEST(WideLayers, MapsInOneMemoryTakeGradientsInOneToo) {
+  const at::Tensor weights = normal({2 * kWidth, kWidth}, 1 / 32.0).to(at::kFloat);
+  const at::Tensor biases = normal({2 * kWidth}).to(at::kFloat);
+  const at::Tensor x = normal({1, kRows, kWidth}).to(at::kFloat);
+  const auto leaf = [](const at::Tensor& of, int64_t i) {
+    return of.narrow(0, i * kWidth, kWidth).variable_data().requires_grad_(true);
+  };
+  const std::vector<at::Tensor> w{leaf(weights, 0), leaf(weights, 1)};
+  const std::vector<at::Tensor> b{leaf(biases, 0), leaf(biases, 1)};
+  const at::Tensor ones = at::ones({kWidth}), zeros = at::zeros({kWidth});
+  const auto made = norm_linears(
+      x, {ones, zeros}, {{w[0], b[0], ProductOrder::kSeven}, {w[1], b[1], ProductOrder::kSeven}});
+  const at::Tensor grad = normal({1, kRows, 2 * kWidth}).to(at::kFloat);
+  torch::autograd::backward({made[0], made[1]},
+                            {grad.narrow(2, 0, kWidth), grad.narrow(2, kWidth, kWidth)});
+  const at::Tensor together = as_rows({w[0].grad(), w[1].grad()});
+  ASSERT_TRUE(together.defined()) << "not one product";
+  const at::Tensor wide = x.to(at::kDouble)[0];
+  const at::Tensor normed = (wide - wide.mean(1, true)) / (wide.var(1, false, true) + 1e-5).sqrt();
+  EXPECT_LT(relative_error(together, grad[0].to(at::kDouble).t().mm(normed)), 3e-6);
+  EXPECT_TRUE(b[1].grad().allclose(grad[0].narrow(1, kWidth, kWidth).sum(0), 1e-4, 1e-4));
 }
 
 }  // namespace

@@ -14,7 +14,9 @@
 #include <ATen/ops/randperm.h>
 #include <ATen/ops/tensor.h>
 
+#include "nn/neighbours.h"
 #include "perceiver/base/error.h"
+#include "perceiver/nn/tensor.h"
 #include "perceiver/spec/parameters.h"
 
 // What must hold of any model, whatever its weights: rows do not depend on how they are asked for,
@@ -209,6 +211,26 @@ TEST(Model, FullyMaskedInputFollowsTheSwitch) {
       difference(mean.forward({{{"inputs", points}}, {{"inputs", nothing}}, {}}).at("logits"),
                  mean.forward({{{"inputs", others}}, {{"inputs", nothing}}, {}}).at("logits")),
       1e-6);
+}
+
+TEST(Model, MapsOfTheSameTokensLieInOneMemoryUnlessTheCallersIsUsed) {
+  const ArrayMap weights = random_parameters(image_classifier(), InitScheme::kTransformers, 3, 0.3);
+  const auto lie_together = [&](bool shares, const std::string& attention,
+                                const std::vector<std::string>& maps) {
+    const Model model(image_classifier(), weights, {.share_weights = shares});
+    std::vector<at::Tensor> parts;
+    for (const std::string& map : maps) {
+      const std::string name = attention + "." + map + ".weight";
+      parts.push_back(model.parameters().at(name));
+      EXPECT_TRUE(parts.back().equal(to_tensor(weights.at(name)))) << name;
+    }
+    return as_rows(parts).defined();
+  };
+  const std::string self = "encoder.block.0.0", cross = "encoder.cross_attend.0";
+  EXPECT_TRUE(lie_together(false, self, {"query", "key", "value"}));
+  EXPECT_TRUE(lie_together(false, cross, {"key", "value"}));
+  EXPECT_FALSE(lie_together(true, self, {"query", "key"}));
+  EXPECT_FALSE(lie_together(true, self, {"key", "value"}));
 }
 
 TEST(Model, GradientsReachEveryParameterAndTheInput) {

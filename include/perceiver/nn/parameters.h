@@ -28,6 +28,11 @@ class Parameters {
   const std::vector<Entry>& entries() const { return entries_; }
   void add(ParameterInfo info, at::Tensor tensor);
 
+  /// Moves tensors [n_i, ...] into one memory, behind each other in this order. Values stay; who
+  /// holds a tensor already keeps the one before.
+  /// @throws Error(kInternal) if a name is not in the table
+  void lay_together(const std::vector<std::string>& names);
+
   /// Switches gradients on or off for all trainable tensors.
   void requires_grad(bool on);
   /// Copies of all tensors as float32 (integers as they are).
