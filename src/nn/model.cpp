@@ -37,20 +37,30 @@ void lay_maps_together(Parameters& parameters) {
   }
 }
 
+/// Copies what still lies in the caller's memory.
+void own_memory(Parameters& parameters, const ArrayMap& weights) {
+  for (Parameters::Entry& entry : parameters.entries()) {
+    const at::Tensor given = to_tensor(weights.at(entry.info.name));
+    if (entry.tensor.const_data_ptr() == given.const_data_ptr()) {
+      entry.tensor = given.clone();
+    }
+  }
+}
+
 Parameters make_parameters(const ModelSpec& spec, const ArrayMap& weights,
                            const ModelOptions& options) {
   check_parameters(spec, weights, spec.name.empty() ? "weights" : spec.name);
   Parameters parameters;
   for (const ParameterInfo& info : parameter_table(spec)) {
-    const at::Tensor given = to_tensor(weights.at(info.name));
     const at::ScalarType type = info.dtype == DType::kI64 ? at::kLong : options.dtype;
-    const bool shares = given.scalar_type() == type && options.device.is_cpu();
-    // training writes into its weights, so they must not be the caller's
-    parameters.add(
-        info, shares && !options.share_weights ? given.clone() : given.to(options.device, type));
+    parameters.add(info, to_tensor(weights.at(info.name)).to(options.device, type));
   }
-  if (options.device.is_cpu() && !options.share_weights) {
-    lay_maps_together(parameters);
+  // training writes into its weights, so they must not be the caller's
+  if (!options.share_weights) {
+    if (options.device.is_cpu()) {
+      lay_maps_together(parameters);
+    }
+    own_memory(parameters, weights);
   }
   return parameters;
 }
