@@ -50,7 +50,8 @@ at::Tensor as_rows(at::TensorList parts) {
   }
   std::vector<int64_t> sizes = first.sizes().vec();
   sizes[0] = sum_of_sizes(parts, 0);
-  return over_memory_of(first, sizes, first.strides());
+  // not by the first part's strides: those of a single row say nothing
+  return over_memory_of(first, {c10::multiply_integers(sizes)}, {1}).view(sizes);
 }
 
 at::Tensor as_columns(at::TensorList parts) {
@@ -59,7 +60,8 @@ at::Tensor as_columns(at::TensorList parts) {
   const bool together =
       follow_each_other(parts, [](const at::Tensor& part) { return part.size(1); }) &&
       std::all_of(parts.begin(), parts.end(), [&](const at::Tensor& part) {
-        return part.size(0) == first.size(0) && part.stride(1) == 1 && part.stride(0) >= width;
+        return part.size(0) == first.size(0) && part.stride(1) == 1 &&
+               part.stride(0) == first.stride(0) && part.stride(0) >= width;
       });
   return together ? over_memory_of(first, {first.size(0), width}, first.strides()) : at::Tensor();
 }

@@ -4,7 +4,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
 namespace perceiver::nn {
@@ -20,9 +19,14 @@ bool same_memory(const at::Tensor& a, const at::Tensor& b) {
   return a.const_data_ptr() == b.const_data_ptr();
 }
 
+/// 2, 3 and 4 rows or columns of 9.
+Tensors three_parts(const at::Tensor& whole, int64_t dim) {
+  return parted(whole, {numbered({2}), numbered({3}), numbered({4})}, dim);
+}
+
 TEST(Neighbours, RowsOfOneMemoryAreOneTensor) {
   const at::Tensor whole = numbered({9, 4});
-  const Tensors parts = parted(whole, {numbered({2}), numbered({3}), numbered({4})}, 0);
+  const Tensors parts = three_parts(whole, 0);
   const at::Tensor rows = as_rows(parts);
   ASSERT_TRUE(rows.defined());
   EXPECT_TRUE(same_memory(rows, whole));
@@ -43,11 +47,14 @@ TEST(Neighbours, OtherRowsAreNot) {
   EXPECT_FALSE(as_rows({first.view(at::kInt), second}).defined()) << "another type";
   const at::Tensor columns = numbered({4, 9}).t();
   EXPECT_FALSE(as_rows({columns.narrow(0, 0, 4), columns.narrow(0, 4, 5)}).defined());
+  // a single row is dense whatever the distance to the next
+  const at::Tensor row = whole.flatten().as_strided({1, 4}, {9, 1});
+  EXPECT_TRUE(as_rows({row, whole.narrow(0, 1, 2)}).equal(whole.narrow(0, 0, 3)));
 }
 
 TEST(Neighbours, ColumnsOfOneMatrixAreOneMatrix) {
   const at::Tensor whole = numbered({5, 9});
-  const Tensors parts = parted(whole, {numbered({2}), numbered({3}), numbered({4})}, 1);
+  const Tensors parts = three_parts(whole, 1);
   const at::Tensor columns = as_columns(parts);
   ASSERT_TRUE(columns.defined());
   EXPECT_TRUE(same_memory(columns, whole));
@@ -57,6 +64,8 @@ TEST(Neighbours, ColumnsOfOneMatrixAreOneMatrix) {
   EXPECT_FALSE(as_columns({parts[0], parts[2]}).defined()) << "a gap";
   EXPECT_FALSE(as_columns({parts[0], parts[1].clone()}).defined()) << "other memory";
   EXPECT_FALSE(as_columns({parts[0], parts[1].narrow(0, 0, 4)}).defined()) << "fewer rows";
+  const at::Tensor skewed = whole.as_strided({4, 3}, {10, 1}, 2);
+  EXPECT_FALSE(as_columns({parts[0].narrow(0, 0, 4), skewed}).defined()) << "another stride";
   // dense rows behind each other are no columns
   const at::Tensor dense = numbered({6, 3});
   EXPECT_FALSE(as_columns({dense.narrow(0, 0, 3), dense.narrow(0, 3, 3)}).defined());
@@ -64,7 +73,7 @@ TEST(Neighbours, ColumnsOfOneMatrixAreOneMatrix) {
 
 TEST(Neighbours, ZerosLieAsTheirPartsDo) {
   const at::Tensor whole = numbered({5, 9}) + 1;
-  const Tensors parts = parted(whole, {numbered({2}), numbered({3}), numbered({4})}, 1);
+  const Tensors parts = three_parts(whole, 1);
   const Tensors zeros = zeros_lying_as(parts);
   ASSERT_TRUE(as_columns(zeros).defined());
   EXPECT_TRUE(as_columns(zeros).equal(at::zeros({5, 9})));
